@@ -1,0 +1,180 @@
+//! What an agent tells its node's proxy: an immutable table of all routes, replaced as a whole, acknowledged by generation.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::leadership::Term;
+use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName};
+
+/// All routes as one node's proxy must serve them. Never changed in place: a higher generation replaces it as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Counts up with every change by the agent that made the table; the proxy acknowledges it.
+    pub generation: u64,
+    /// The site this proxy stands in (same-site preference).
+    pub site: Option<SiteName>,
+    /// Every route that listens on this node.
+    pub routes: Vec<Route>,
+}
+
+/// One thing clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its name in the system file.
+    pub name: RouteName,
+    /// Where this node's proxy listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where connections or requests go.
+    pub target: RouteTarget,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum RouteTarget {
+    /// PostgreSQL connections (layer 4).
+    Database(DatabaseTarget),
+    /// HTTP requests (layer 7).
+    Service(ServiceTarget),
+}
+
+/// A database route: which member takes new connections, and what happens to those that exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseTarget {
+    /// The database behind it.
+    pub database: DatabaseName,
+    /// What to do with connections now.
+    pub state: DatabaseRouteState,
+    /// How long a new connection may be parked before it gets a PostgreSQL error, in milliseconds.
+    pub park_limit_ms: u64,
+    /// How many connections may be parked at once; more get the PostgreSQL error immediately.
+    pub park_limit_count: u32,
+}
+
+/// What a database route does with connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum DatabaseRouteState {
+    /// New connections go to one of `members`; existing connections to any other (member, term) pair are closed at once.
+    Open {
+        /// Members that may take connections, the preferred ones first is NOT implied: the proxy balances.
+        members: Vec<DatabaseEndpoint>,
+    },
+    /// No member may take connections: new ones wait, existing ones are closed at once.
+    Parked {
+        /// One sentence, shown to clients whose wait ends without a member.
+        because: String,
+    },
+    /// A switchover is under way: new connections wait; existing sessions are closed as soon as they are idle outside a
+    /// transaction, and all that are left after `drain_ms` are closed then.
+    Draining {
+        /// The member being left.
+        members: Vec<DatabaseEndpoint>,
+        /// Deadline for sessions that do not become idle, in milliseconds since the table arrived.
+        drain_ms: u64,
+        /// One sentence, shown to clients whose wait ends without a member.
+        because: String,
+    },
+}
+
+/// One member of a database as a route's destination.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DatabaseEndpoint {
+    /// The member's node.
+    pub node: NodeName,
+    /// PostgreSQL's address there.
+    pub address: SocketAddr,
+    /// The term under which it may be used; a connection opened under another term is closed.
+    pub term: Term,
+}
+
+/// A service route: the instances that exist and what their supervisors know of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTarget {
+    /// The service behind it.
+    pub service: ServiceName,
+    /// All instances, also those not ready (so that panic mode has something to use).
+    pub instances: Vec<InstanceEndpoint>,
+}
+
+/// One running copy of a service as a route's destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceEndpoint {
+    /// Unique and stable while the instance lives, e.g. `web-2@e1`.
+    pub id: String,
+    /// The node it runs on.
+    pub node: NodeName,
+    /// That node's site.
+    pub site: SiteName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its supervisor knows.
+    pub state: InstanceRouteState,
+}
+
+/// What an instance's supervisor tells the proxies about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceRouteState {
+    /// Passed its health check: takes requests.
+    Ready,
+    /// Runs but is not (or no longer) healthy: takes none unless all others are worse.
+    NotReady,
+    /// On its way out: takes no new requests, finishes those under way.
+    Draining,
+    /// Its process is known to be gone or its node silent: never used.
+    Gone,
+}
+
+/// Agent to proxy, one JSON document a line over the proxy's unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToProxy {
+    /// Serve this table from now on.
+    Table(RouteTable),
+    /// Send a [`FromProxy::Report`] now.
+    Report,
+}
+
+/// Proxy to agent, one JSON document a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromProxy {
+    /// The table of this generation is in force: every new connection and request obeys it, and every connection it
+    /// forbids has been closed. `listen_errors` names listeners that could not be opened (`route address: reason`).
+    Applied {
+        /// The generation in force.
+        generation: u64,
+        /// Routes that do not listen, with the reason.
+        listen_errors: Vec<String>,
+    },
+    /// Counters and what live traffic showed; sent on request and every second while anything changed.
+    Report(ProxyReport),
+}
+
+/// What a proxy saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProxyReport {
+    /// One entry for each route.
+    pub routes: Vec<RouteReport>,
+}
+
+/// Counters of one route since the proxy started, and its state now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// The route.
+    pub route: RouteName,
+    /// Connections open now.
+    pub open: u64,
+    /// Connections parked now.
+    pub parked: u64,
+    /// Connections or requests accepted since start.
+    pub accepted: u64,
+    /// Connections or requests that ended with an error made by the proxy.
+    pub failed: u64,
+    /// Requests repeated on another instance.
+    pub retried: u64,
+    /// Instances that live traffic has ejected now.
+    pub ejected: Vec<String>,
+}
