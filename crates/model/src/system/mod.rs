@@ -1,1 +1,88 @@
-//! The system file.
+//! The system file: what someone wants to run and what is expected of it.
+//!
+//! [`System`] is the validated description: plain data, every default filled in, every reference known to exist.
+//! It serialises to readable JSON, because it is also what is stored as the desired state.
+
+pub mod coordination;
+pub mod database;
+pub mod duration;
+pub mod node;
+pub mod objectives;
+pub mod operations;
+pub mod route;
+pub mod service;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use coordination::{Coordination, Etcd};
+pub use database::{Database, Durability, Engine};
+pub use node::{DEFAULT_AGENT_PORT, Node, Site};
+pub use objectives::{Availability, Objectives};
+pub use operations::{Alarms, Backup, Schedule, Weekday};
+pub use route::{Listen, Role, Route, RouteTarget};
+pub use service::{Health, Placement, PortRange, Probe, Service};
+
+use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName, SystemName};
+
+/// All that one system file describes, validated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// The system's name.
+    pub name: SystemName,
+    /// What is promised to its users.
+    pub objectives: Objectives,
+    /// Data centres or rooms.
+    pub sites: BTreeMap<SiteName, Site>,
+    /// Linux machines.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// How agents agree.
+    pub coordination: Coordination,
+    /// PostgreSQL clusters.
+    pub databases: BTreeMap<DatabaseName, Database>,
+    /// Stateless applications.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// What clients connect to.
+    pub routes: BTreeMap<RouteName, Route>,
+    /// Who hears of trouble.
+    pub alarms: Alarms,
+    /// Backups, by the database they save.
+    pub backups: BTreeMap<DatabaseName, Backup>,
+}
+
+impl System {
+    /// Whether `node` stands in a witness site, so that it only votes: no member, no instance, no route there.
+    pub fn is_witness(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).and_then(|n| self.sites.get(&n.site)).is_some_and(|site| site.witness)
+    }
+
+    /// The site `node` stands in; `None` for a node the system does not have.
+    pub fn site_of(&self, node: &NodeName) -> Option<&SiteName> {
+        self.nodes.get(node).map(|n| &n.site)
+    }
+
+    /// The nodes that vote in the embedded coordination, by name. Empty when etcd coordinates.
+    pub fn voters(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.iter().filter(|(_, node)| node.voter).map(|(name, _)| name)
+    }
+
+    /// The nodes that carry work (routes, and members or instances if placed there): all outside witness sites.
+    pub fn workers(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
+        self.nodes.iter().filter(|(name, _)| !self.is_witness(name))
+    }
+
+    /// The nodes on which instances of `service` may run, by name.
+    pub fn nodes_for(&self, service: &Service) -> Vec<&NodeName> {
+        let allowed = |name: &NodeName, node: &Node| service.placement.allows(name, &node.site);
+        self.workers().filter(|(name, node)| allowed(name, node)).map(|(name, _)| name).collect()
+    }
+
+    /// The databases that have a member on `node`.
+    pub fn databases_on<'a>(
+        &'a self,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = (&'a DatabaseName, &'a Database)> {
+        self.databases.iter().filter(|(_, database)| database.members.contains(node))
+    }
+}
