@@ -1,0 +1,44 @@
+# `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: setup build demo test bench bench-drills fmt lint tidy clean-lab help
+
+DRILL_RUNS ?= 10
+
+setup: ## install what this machine lacks (Debian; needs root only when something is missing)
+	@scripts/setup.sh --for-tests
+
+build: ## build the release binaries
+	cargo build --release -p mainstay -p shop
+
+demo: ## run the sample system in the lab, kill a node under load and show what happens
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+test: setup ## formatting, lints, house rules and every test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo run -q -p tidy
+	@scripts/test.sh
+
+bench: bench-drills ## measure everything that the documents quote
+
+bench-drills: ## run every drill DRILL_RUNS times in the lab; results in target/bench/
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/bench-drills.sh $(DRILL_RUNS)
+
+fmt: ## format the source
+	cargo fmt --all
+
+lint: ## lints as errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+tidy: ## check the house rules (`cargo run -p tidy -- --lower` lowers the ratchet)
+	cargo run -q -p tidy
+
+clean-lab: ## remove what an interrupted lab or test left on this machine
+	@scripts/clean-lab.sh
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
