@@ -1,1 +1,15 @@
-//! stub
+//! Every decision, one file per question. Pure functions: no clock, no randomness, no I/O, no async, no logging.
+//!
+//! A decision is given what is known (with the age of the evidence) and the time, and answers with what to do and one
+//! sentence that says why. The same code runs in the agent and in the simulator.
+
+pub mod leadership;
+pub mod lease;
+pub mod member;
+pub mod placement;
+pub mod route;
+pub mod silence;
+pub mod view;
+
+#[cfg(test)]
+mod testkit;

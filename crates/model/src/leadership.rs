@@ -132,9 +132,13 @@ pub struct Leadership {
     pub phase: Phase,
     /// The set by which commits of this term are acknowledged.
     pub sync: SyncSet,
-    /// The set before, while a change (of set or of term) is under way: a revocation must satisfy both, because commits
-    /// may still be acknowledged by it, or may be on its members only.
-    pub previous_sync: Option<SyncSet>,
+    /// Counts up with every change of `sync`, so that a proof for one set is never taken for a later, equal one.
+    pub sync_version: u64,
+    /// The sets before, while a change (of set or of term) is under way: a revocation must satisfy all of them, because
+    /// commits may still be acknowledged by one, or may be on its members only. Emptied once the primary has proved
+    /// that `sync` alone is in force and that its members hold everything acknowledged before.
+    #[serde(default)]
+    pub previous_sync: Vec<SyncSet>,
     /// PostgreSQL's system identifier, once founded; data with another one is never touched.
     pub system_identifier: Option<u64>,
     /// The timelines that lead to today's, the newest last, as their primaries reported them.
@@ -159,7 +163,7 @@ impl Leadership {
         self.sets().all(|set| set.is_revoked_by(reporters))
     }
 
-    /// The set in force and, during a change, the one before.
+    /// The set in force and, during a change, those before it.
     pub fn sets(&self) -> impl Iterator<Item = &SyncSet> {
         std::iter::once(&self.sync).chain(&self.previous_sync)
     }
@@ -203,7 +207,8 @@ mod tests {
             term: Term(3),
             phase: Phase::Led { primary: "e1".into() },
             sync: set(1, &["e2", "w1"]),
-            previous_sync: None,
+            sync_version: 1,
+            previous_sync: vec![],
             system_identifier: Some(7),
             lineage: vec![],
             because: "e1 is the most advanced member".to_owned(),

@@ -1,1 +1,207 @@
-//! What agents tell each other.
+//! What agents tell each other: a full status on every change, and a heartbeat in between.
+//!
+//! A status is what its node saw itself; nobody relays another's. The reports of a revocation are such statuses.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::leadership::Term;
+use crate::postgres::{Lsn, Timeline, WalPosition};
+use crate::routes::InstanceEndpoint;
+use crate::{DatabaseName, NodeName};
+
+/// Everything one agent tells the others about its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whose status it is.
+    pub node: NodeName,
+    /// Which run of the agent: microseconds since the Unix epoch at its start. A higher one replaces a lower one.
+    pub incarnation: u64,
+    /// Counts up with every change within one incarnation.
+    pub version: u64,
+    /// The members on this node.
+    pub members: BTreeMap<DatabaseName, MemberStatus>,
+    /// The service instances on this node.
+    pub instances: Vec<InstanceEndpoint>,
+    /// How this node sees every other one, as far as it is not simply heard.
+    pub silent: BTreeMap<NodeName, Silence>,
+    /// Which protections are missing on this node, in words (no gate, ...).
+    pub missing: Vec<String>,
+    /// The generation of the route table that its proxy has acknowledged.
+    pub routes_applied: u64,
+    /// The generation of the system file that it runs.
+    pub generation: u64,
+}
+
+/// What an observer knows about a node that it does not hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Silence {
+    /// Nothing on any line for longer than the detector allows, and nothing said why.
+    Silent,
+    /// All connections were closed by the other side's kernel: its agent ended, the node may live.
+    Closed,
+}
+
+/// A member of a database as its own agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The member's durable word: it does not follow, and as a primary does not serve, any lower term.
+    pub promised: Term,
+    /// What its PostgreSQL is doing.
+    pub server: Server,
+    /// The term whose primary this member is or was last; survives restarts, so that a former primary knows it is one.
+    pub led: Option<Term>,
+    /// Its part in a revocation.
+    pub report: Option<Report>,
+    /// Proof of work as a primary.
+    pub tenure: Option<Tenure>,
+    /// What keeps the member from doing its part, in one sentence.
+    pub trouble: Option<String>,
+}
+
+impl MemberStatus {
+    /// A member that has said nothing, promised nothing and holds nothing.
+    pub fn unknown() -> Self {
+        Self {
+            promised: Term(0),
+            server: Server::Unknown,
+            led: None,
+            report: None,
+            tenure: None,
+            trouble: None,
+        }
+    }
+}
+
+/// What a member's PostgreSQL is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Server {
+    /// The agent has not looked yet, or cannot (hung disk).
+    Unknown,
+    /// There is no data directory.
+    Empty,
+    /// There is data, and no process uses it.
+    Stopped {
+        /// Why it is not running.
+        because: String,
+    },
+    /// Something slow is under way: starting, recovering, being cloned or rewound.
+    Busy {
+        /// What, in a few words.
+        doing: String,
+    },
+    /// Answers as a standby.
+    Standby(StandbyFacts),
+    /// Answers, and is not in recovery.
+    Primary(PrimaryFacts),
+    /// Runs but does not do its work: it does not answer, or cannot flush a write.
+    Sick {
+        /// Whether it was a primary when it last answered.
+        primary: bool,
+        /// What was tried and how it failed.
+        because: String,
+    },
+}
+
+/// Facts about a standby.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyFacts {
+    /// What it has received and flushed.
+    pub position: WalPosition,
+    /// What it has replayed, visible to its readers.
+    pub replayed: Lsn,
+    /// Whether it receives log right now.
+    pub streaming: bool,
+    /// The term of the primary it was last told to follow; zero when it follows nobody.
+    pub follows: Term,
+}
+
+/// Facts about a primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimaryFacts {
+    /// What it has written and flushed.
+    pub position: WalPosition,
+    /// What it knows of the standbys that stream from it.
+    pub standbys: BTreeMap<NodeName, StandbyLink>,
+    /// How many commits wait for a standby's confirmation right now.
+    pub waiting_commits: u32,
+}
+
+/// A primary's view of one standby that streams from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyLink {
+    /// Whether it is in PostgreSQL's state `streaming` (not catching up).
+    pub streaming: bool,
+    /// What it has flushed.
+    pub flushed: Lsn,
+    /// For how long it has not flushed although there was something to flush, in milliseconds.
+    pub stalled_ms: u32,
+}
+
+/// A member's part in a revocation. Given only when the promise is durable, the WAL receiver is verifiably gone (or the
+/// server is down) and the position was read after that: while the promise stands, it cannot become stale.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The term promised.
+    pub term: Term,
+    /// What this member holds.
+    pub holds: Holdings,
+}
+
+/// What a reporting member holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Holdings {
+    /// A standby's log up to this position.
+    Upto(WalPosition),
+    /// The former primary of `led`, stopped: it holds everything it ever acknowledged, and more.
+    Everything {
+        /// The term it led.
+        led: Term,
+        /// Where its log ends, when it shut down cleanly.
+        clean_end: Option<WalPosition>,
+    },
+}
+
+/// What a primary has proved in its term.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenure {
+    /// The term.
+    pub term: Term,
+    /// The timeline it writes, and where that began.
+    pub timeline: Timeline,
+    /// Where the timeline left its parent.
+    pub begins: Lsn,
+    /// The version of the sync set that is provably the only one in force: every WAL sender has loaded it, and a write that
+    /// waited for it was acknowledged. `None` until the first such proof.
+    pub sync_applied: Option<u64>,
+}
+
+/// Agent to agent, every 50 ms on every line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Which run of the sender's agent.
+    pub incarnation: u64,
+    /// Counts up within the incarnation, over all lines.
+    pub sequence: u64,
+    /// The highest sequence number heard from the receiver of this heartbeat, and the incarnation it belongs to: proves
+    /// that what this heartbeat says was true after that one was sent.
+    pub echo: Option<(u64, u64)>,
+    /// The terms the sender's members have promised.
+    pub promises: BTreeMap<DatabaseName, Term>,
+    /// The version of the status that the receiver should have by now.
+    pub status_version: u64,
+}
+
+/// What one agent sends to another over a peer connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerMessage {
+    /// I live.
+    Heartbeat(Heartbeat),
+    /// My state has changed.
+    Status(Box<NodeStatus>),
+}
