@@ -1,0 +1,3 @@
+//! Effects against the real world: real processes, real nftables in real network namespaces.
+
+mod processes;
