@@ -43,7 +43,8 @@ pub fn valid_until(
         return None;
     }
     let by_store = read.filter(|read| read.term == record.term).map(|read| read.as_of);
-    let word = |node: &NodeName| confirmations.get(node).filter(|c| c.promised <= record.term).map(|c| c.as_of);
+    let word =
+        |node: &NodeName| confirmations.get(node).filter(|c| c.promised <= record.term).map(|c| c.as_of);
     let by_members = if rules.k == 0 {
         // Nothing must be revoked before another member is promoted, but the one promoted must promise first.
         let others: Vec<_> = rules.members.iter().filter(|node| *node != me).map(word).collect();

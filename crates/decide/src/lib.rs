@@ -3,6 +3,7 @@
 //! A decision is given what is known (with the age of the evidence) and the time, and answers with what to do and one
 //! sentence that says why. The same code runs in the agent and in the simulator.
 
+pub mod agent;
 pub mod leadership;
 pub mod lease;
 pub mod member;

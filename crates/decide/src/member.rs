@@ -101,8 +101,8 @@ pub struct Question<'a> {
     pub own: &'a MemberStatus,
     /// What the other members' agents said last.
     pub others: &'a BTreeMap<NodeName, MemberStatus>,
-    /// The timeline of this copy was made by this term, as this node remembers; unknown for a copy that only followed.
-    pub history: History<'a>,
+    /// What this node remembers of its copy.
+    pub history: History,
     /// Since when this standby has had no stream, if it has none.
     pub unstreamed_since: Option<Moment>,
     /// Whether an operator has paused the automation: no starts, promotions or rejoins then; fencing still happens.
@@ -113,11 +113,11 @@ pub struct Question<'a> {
 
 /// What this node remembers of its own copy's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History<'a> {
+pub struct History {
     /// PostgreSQL's system identifier of the copy, if there is a copy.
     pub system_identifier: Option<u64>,
-    /// Set while the copy may contain log that the primary's history does not: it was a primary and has not rejoined since.
-    pub tainted_by: Option<&'a Tenure>,
+    /// Set while the copy may contain log that the primary's history does not: the term it was promoted in, until it rejoins.
+    pub tainted_by: Option<Term>,
 }
 
 /// The member's next action, if any.
@@ -127,7 +127,10 @@ pub fn decide(question: &Question<'_>) -> Decision<Action> {
     };
     let own = question.own;
     if record.term < own.promised && !is_own_hand_over(question, record) {
-        return Decision::wait(format!("the record seen is of term {}, but {} is promised", record.term, own.promised));
+        return Decision::wait(format!(
+            "the record seen is of term {}, but {} is promised",
+            record.term, own.promised
+        ));
     }
     if let Some(fence) = fence_if_deposed(question, record) {
         return fence;
@@ -140,7 +143,9 @@ pub fn decide(question: &Question<'_>) -> Decision<Action> {
         Phase::Revoking { former, .. } => report(question, record, former),
         Phase::Led { primary } if primary == question.me => lead(question, record),
         Phase::HandingOver { from, .. } if from == question.me => hand_over(question, record),
-        Phase::Led { primary } | Phase::HandingOver { from: primary, .. } => follow(question, record, primary),
+        Phase::Led { primary } | Phase::HandingOver { from: primary, .. } => {
+            follow(question, record, primary)
+        }
     }
 }
 
@@ -170,7 +175,10 @@ fn fence_if_deposed(question: &Question<'_>, record: &Leadership) -> Option<Deci
         | Server::Sick { primary: false, .. } => false,
     };
     (runs_as_primary && !leads_now).then(|| {
-        let because = format!("term {} has begun and {} is not its primary: {}", record.term, question.me, record.because);
+        let because = format!(
+            "term {} has begun and {} is not its primary: {}",
+            record.term, question.me, record.because
+        );
         Decision::act(Action::Fence { because: because.clone() }, because)
     })
 }
@@ -202,17 +210,24 @@ fn report(question: &Question<'_>, record: &Leadership, former: &NodeName) -> De
         (Server::Stopped { .. }, Some(led)) => {
             Decision::act(Action::ReportStopped { term: record.term, led }, "the former primary has stopped")
         }
-        (Server::Stopped { .. }, None) if question.history.tainted_by.is_some() => {
-            Decision::wait("this copy was a primary's and may differ from the history: it has nothing to report")
+        (Server::Stopped { .. }, None) if question.history.tainted_by.is_some() => Decision::wait(
+            "this copy was a primary's and may differ from the history: it has nothing to report",
+        ),
+        (Server::Stopped { .. }, None) if question.paused => {
+            Decision::wait("stopped, and the automation is paused")
         }
-        (Server::Stopped { .. }, None) if question.paused => Decision::wait("stopped, and the automation is paused"),
-        (Server::Stopped { .. }, None) => Decision::act(Action::StartDetached, "the position can only be read when it runs"),
-        (Server::Standby(_), _) => {
-            Decision::act(Action::Detach { term: record.term }, "the term before is revoked: no more log is taken from it")
+        (Server::Stopped { .. }, None) => {
+            Decision::act(Action::StartDetached, "the position can only be read when it runs")
         }
+        (Server::Standby(_), _) => Decision::act(
+            Action::Detach { term: record.term },
+            "the term before is revoked: no more log is taken from it",
+        ),
         (Server::Busy { doing }, _) => Decision::wait(format!("busy: {doing}")),
         (Server::Empty, _) => Decision::wait("no data, nothing to report"),
-        (Server::Unknown | Server::Sick { .. } | Server::Primary(_), _) => Decision::wait("the server's state is not known"),
+        (Server::Unknown | Server::Sick { .. } | Server::Primary(_), _) => {
+            Decision::wait("the server's state is not known")
+        }
     }
 }
 
@@ -221,19 +236,27 @@ fn lead(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
     let own = question.own;
     let tenure = own.tenure.as_ref().filter(|tenure| tenure.term == record.term);
     match (&own.server, tenure) {
-        (Server::Primary(_), Some(tenure)) if tenure.sync_applied != Some(record.sync_version) => Decision::act(
-            Action::ApplySync { term: record.term, sync: record.sync.clone(), version: record.sync_version },
-            record.because.clone(),
-        ),
+        (Server::Primary(_), Some(tenure)) if tenure.sync_applied != Some(record.sync_version) => {
+            Decision::act(
+                Action::ApplySync {
+                    term: record.term,
+                    sync: record.sync.clone(),
+                    version: record.sync_version,
+                },
+                record.because.clone(),
+            )
+        }
         (Server::Primary(_), Some(_)) => Decision::wait("leads"),
         (Server::Standby(_) | Server::Primary(_), None) => promote(question, record),
-        (Server::Stopped { .. }, None) if question.paused => Decision::wait("stopped, and the automation is paused"),
+        (Server::Stopped { .. }, None) if question.paused => {
+            Decision::wait("stopped, and the automation is paused")
+        }
         (Server::Stopped { .. }, None) if own.led != Some(record.term) => {
             Decision::act(Action::StartDetached, "elected; a server always starts as a standby")
         }
-        (Server::Stopped { because }, _) => {
-            Decision::wait(format!("stopped ({because}); the leader decides whether another member takes over"))
-        }
+        (Server::Stopped { because }, _) => Decision::wait(format!(
+            "stopped ({because}); the leader decides whether another member takes over"
+        )),
         (Server::Busy { doing }, _) => Decision::wait(format!("busy: {doing}")),
         (Server::Unknown | Server::Empty | Server::Sick { .. } | Server::Standby(_), _) => {
             Decision::wait("cannot lead; the leader decides")
@@ -295,7 +318,8 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
         }
         Server::Stopped { .. } | Server::Standby(_) => match cannot_follow(question, record, tenure) {
             Some(because) => {
-                let action = Action::Rejoin { primary: primary.clone(), term: record.term, because: because.clone() };
+                let action =
+                    Action::Rejoin { primary: primary.clone(), term: record.term, because: because.clone() };
                 Decision::act(action, because)
             }
             None => stream(own, record, primary, tenure),
@@ -330,10 +354,15 @@ fn cannot_follow(question: &Question<'_>, record: &Leadership, tenure: &Tenure) 
     if let (Some(ours), Some(theirs)) = (history.system_identifier, record.system_identifier)
         && ours != theirs
     {
-        return Some(format!("this data belongs to another database (system identifier {ours}, not {theirs})"));
+        return Some(format!(
+            "this data belongs to another database (system identifier {ours}, not {theirs})"
+        ));
     }
     if let Some(was) = history.tainted_by {
-        return Some(format!("this copy was the primary of term {} and may hold log that {} lacks", was.term, tenure.term));
+        return Some(format!(
+            "this copy was the primary of term {was} and may hold log that term {} lacks",
+            tenure.term
+        ));
     }
     let Server::Standby(facts) = &question.own.server else { return None };
     if is_ahead(facts, record, tenure) {

@@ -32,7 +32,8 @@ pub struct Wish<'a> {
 /// Places all wishes. Instances that `current` has on a usable node stay; nodes in `lost` are not usable.
 pub fn decide(wishes: &[Wish<'_>], current: &Placement, lost: &BTreeSet<NodeName>) -> Placement {
     let mut taken: BTreeSet<(NodeName, u16)> = BTreeSet::new();
-    let mut placement: Placement = wishes.iter().map(|wish| (wish.service.clone(), kept(wish, current, lost))).collect();
+    let mut placement: Placement =
+        wishes.iter().map(|wish| (wish.service.clone(), kept(wish, current, lost))).collect();
     for placed in placement.values().flat_map(BTreeMap::values) {
         taken.insert((placed.node.clone(), placed.port));
     }
@@ -71,8 +72,10 @@ fn best_place(
 ) -> Option<Placed> {
     let site_of = |node: &NodeName| wish.allowed.iter().find(|(n, _)| *n == node).map(|(_, site)| *site);
     let on_node = |node: &NodeName| instances.values().filter(|placed| placed.node == *node).count();
-    let in_site = |site: &SiteName| instances.values().filter(|placed| site_of(&placed.node) == Some(site)).count();
-    let free = |node: &NodeName| wish.ports.iter().find(|port| !taken.contains(&(node.clone(), **port))).copied();
+    let in_site =
+        |site: &SiteName| instances.values().filter(|placed| site_of(&placed.node) == Some(site)).count();
+    let free =
+        |node: &NodeName| wish.ports.iter().find(|port| !taken.contains(&(node.clone(), **port))).copied();
     wish.allowed
         .iter()
         .filter(|(node, _)| !lost.contains(*node))
@@ -96,7 +99,8 @@ mod tests {
     }
 
     fn current(places: &[(u32, &str, u16)]) -> Placement {
-        let map = places.iter().map(|(n, node, port)| (*n, Placed { node: (*node).into(), port: *port })).collect();
+        let map =
+            places.iter().map(|(n, node, port)| (*n, Placed { node: (*node).into(), port: *port })).collect();
         BTreeMap::from([(ServiceName::from("web"), map)])
     }
 

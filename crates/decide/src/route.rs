@@ -63,9 +63,10 @@ fn primary(question: &Question<'_>, record: &Leadership) -> DatabaseRouteState {
         Phase::Led { primary } if !is_settled(question, record, primary) => {
             parked(format!("{primary} is being promoted: {}", record.because))
         }
-        Phase::Led { primary } => {
-            open_or_park(endpoint(question, record, primary).into_iter().collect(), "the primary has no address")
-        }
+        Phase::Led { primary } => open_or_park(
+            endpoint(question, record, primary).into_iter().collect(),
+            "the primary has no address",
+        ),
         Phase::HandingOver { from, .. } => DatabaseRouteState::Draining {
             members: endpoint(question, record, from).into_iter().collect(),
             drain_ms: u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX),
@@ -79,7 +80,8 @@ fn primary(question: &Question<'_>, record: &Leadership) -> DatabaseRouteState {
 fn is_settled(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> bool {
     let tenure = question.members.get(primary).and_then(|status| status.tenure.as_ref());
     let unsatisfiable = record.sync.members.len() < usize::try_from(record.sync.k).unwrap_or(usize::MAX);
-    tenure.is_some_and(|tenure| tenure.term == record.term && (tenure.sync_applied.is_some() || unsatisfiable))
+    tenure
+        .is_some_and(|tenure| tenure.term == record.term && (tenure.sync_applied.is_some() || unsatisfiable))
 }
 
 fn standbys(question: &Question<'_>, record: &Leadership) -> Vec<DatabaseEndpoint> {

@@ -64,7 +64,8 @@ impl Detector {
             return; // An outage, not a late heartbeat: it says nothing about how late heartbeats usually come.
         }
         let excess = self.typical_worst_gap.saturating_sub(gap);
-        self.typical_worst_gap = if excess.is_zero() { gap } else { self.typical_worst_gap - excess / FORGET };
+        self.typical_worst_gap =
+            if excess.is_zero() { gap } else { self.typical_worst_gap - excess / FORGET };
     }
 
     /// How long a silence is tolerated now: three times the worst gap of late, within fixed bounds.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use model::NodeName;
 use model::leadership::{Leadership, Phase, SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
-use model::status::{Holdings, MemberStatus, PrimaryFacts, Report, Server, StandbyFacts, StandbyLink, Tenure};
+use model::status::{
+    Holdings, MemberStatus, PrimaryFacts, Report, Server, StandbyFacts, StandbyLink, Tenure,
+};
 use model::time::Moment;
 
 use crate::view::{LEASE, MemberView, Members, Reach, Rules};
@@ -48,8 +50,12 @@ pub(crate) fn position(timeline: u32, lsn: u64) -> WalPosition {
 }
 
 pub(crate) fn standby(promised: u64, lsn: u64) -> MemberStatus {
-    let facts =
-        StandbyFacts { position: position(1, lsn), replayed: Lsn(lsn), streaming: true, follows: Term(promised) };
+    let facts = StandbyFacts {
+        position: position(1, lsn),
+        replayed: Lsn(lsn),
+        streaming: true,
+        follows: Term(promised),
+    };
     MemberStatus { promised: Term(promised), server: Server::Standby(facts), ..MemberStatus::unknown() }
 }
 

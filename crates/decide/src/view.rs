@@ -36,7 +36,10 @@ impl Rules {
 
     /// A sync set of these members under these rules.
     pub fn sync_set(&self, members: impl IntoIterator<Item = NodeName>) -> SyncSet {
-        SyncSet { k: self.k, members: if self.k == 0 { Default::default() } else { members.into_iter().collect() } }
+        SyncSet {
+            k: self.k,
+            members: if self.k == 0 { Default::default() } else { members.into_iter().collect() },
+        }
     }
 }
 

@@ -46,7 +46,9 @@ pub(super) fn elect(
         if !here.is_empty() && question.now < grace_ends {
             return Decision::wait_until(grace_ends, format!("waiting for {} to report", listed(here)));
         }
-        let because = format!("{former} has stopped and holds everything it acknowledged; too few standbys have reported");
+        let because = format!(
+            "{former} has stopped and holds everything it acknowledged; too few standbys have reported"
+        );
         return lead(question.rules, record, record.term, former, followers(question, record), because);
     }
     Decision::wait(format!(
@@ -74,7 +76,8 @@ fn report_of(view: &MemberView, term: Term) -> Option<&Report> {
 
 /// Reports of standbys that were entitled to acknowledge; others may hold a history of their own.
 fn standby_reports<'a>(question: &'a Question<'_>, record: &Leadership) -> Vec<(&'a NodeName, WalPosition)> {
-    let entitled = |node: &NodeName| question.rules.k == 0 || record.sets().any(|set| set.members.contains(node));
+    let entitled =
+        |node: &NodeName| question.rules.k == 0 || record.sets().any(|set| set.members.contains(node));
     question
         .members
         .iter()
@@ -136,7 +139,10 @@ fn most_advanced(
         }
         None => {
             let holders = reports.iter().filter(|(_, position)| *position == best).map(|(node, _)| *node);
-            Decision::wait(format!("{} alone holds the log up to {best} and cannot be promoted now", listed(holders)))
+            Decision::wait(format!(
+                "{} alone holds the log up to {best} and cannot be promoted now",
+                listed(holders)
+            ))
         }
     }
 }
@@ -150,7 +156,9 @@ pub(super) fn forced(question: &Question<'_>, record: &Leadership, forced: &Forc
     let candidate = &forced.candidate;
     let reported = question.members.get(candidate).and_then(|view| report_of(view, record.term));
     if reported.is_none() {
-        return Decision::wait(format!("waiting for {candidate} to report before it is promoted as the operator demands"));
+        return Decision::wait(format!(
+            "waiting for {candidate} to report before it is promoted as the operator demands"
+        ));
     }
     let because = format!("an operator promoted {candidate} and accepted the loss: {}", forced.statement);
     let mut decision = lead(question.rules, record, record.term, candidate, [], because);

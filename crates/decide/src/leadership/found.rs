@@ -1,8 +1,8 @@
 //! The first leadership: who creates the database, and when is it founded?
 
+use model::NodeName;
 use model::leadership::{Leadership, Phase, Term};
 use model::status::Server;
-use model::NodeName;
 
 use super::{Question, listed};
 use crate::view::{Decision, Reach};
@@ -14,9 +14,12 @@ pub(super) fn first_record(question: &Question<'_>) -> Decision<Leadership> {
         question.rules.members.iter().filter(|node| !is_heard(question, node)).collect();
     if !unheard.is_empty() {
         let who = listed(unheard);
-        return Decision::wait(format!("waiting for {who} to say whether it holds data before the database is created"));
+        return Decision::wait(format!(
+            "waiting for {who} to say whether it holds data before the database is created"
+        ));
     }
-    let holders: Vec<&NodeName> = question.rules.members.iter().filter(|node| !is_empty(question, node)).collect();
+    let holders: Vec<&NodeName> =
+        question.rules.members.iter().filter(|node| !is_empty(question, node)).collect();
     if !holders.is_empty() {
         let who = listed(holders);
         return Decision::wait(format!(
@@ -26,7 +29,10 @@ pub(super) fn first_record(question: &Question<'_>) -> Decision<Leadership> {
     let Some(by) = question.rules.members.first() else {
         return Decision::wait("the database has no members");
     };
-    Decision::act(founding_record(question, Term(1), by), format!("no member holds data, {by} is first in the file"))
+    Decision::act(
+        founding_record(question, Term(1), by),
+        format!("no member holds data, {by} is first in the file"),
+    )
 }
 
 fn founding_record(question: &Question<'_>, term: Term, by: &NodeName) -> Leadership {
@@ -73,12 +79,18 @@ pub(super) fn founding(question: &Question<'_>, record: &Leadership, by: &NodeNa
 /// The founder died: nothing was ever acknowledged, so another member may begin anew. What the first one left has another
 /// system identifier and is put aside when it returns.
 fn pass_on(question: &Question<'_>, record: &Leadership, by: &NodeName) -> Decision<Leadership> {
-    let next = question.rules.members.iter().find(|node| *node != by && is_heard(question, node) && is_empty(question, node));
+    let next = question
+        .rules
+        .members
+        .iter()
+        .find(|node| *node != by && is_heard(question, node) && is_empty(question, node));
     match next {
         Some(node) => Decision::act(
             founding_record(question, record.term.next(), node),
             format!("{by} died while it created the database; {node} begins anew"),
         ),
-        None => Decision::wait(format!("{by} died while it created the database, and no empty member is there")),
+        None => {
+            Decision::wait(format!("{by} died while it created the database, and no empty member is there"))
+        }
     }
 }

@@ -26,7 +26,10 @@ pub(super) fn decide(
             return lead(question.rules, record, record.term.next(), to, followers, because);
         }
         if question.now < deadline {
-            return Decision::wait_until(deadline, format!("waiting for {to} to receive the log up to {end}"));
+            return Decision::wait_until(
+                deadline,
+                format!("waiting for {to} to receive the log up to {end}"),
+            );
         }
     }
     let trouble = if question.now >= deadline {
@@ -59,16 +62,23 @@ fn clean_end(view: &MemberView, record: &Leadership) -> Option<WalPosition> {
 
 /// Whether the new primary has flushed the shutdown checkpoint, which begins at `end`.
 fn holds(view: &MemberView, end: WalPosition) -> bool {
-    view.standby().is_some_and(|standby| standby.position.timeline == end.timeline && standby.position.lsn > end.lsn)
+    view.standby()
+        .is_some_and(|standby| standby.position.timeline == end.timeline && standby.position.lsn > end.lsn)
 }
 
 fn died(view: &MemberView, record: &Leadership, from: &NodeName) -> Option<String> {
     let unclean = view.status.report.as_ref().is_some_and(|report| report.term > record.term);
     match &view.status.server {
-        Server::Stopped { because } if unclean => Some(format!("{from} did not shut down cleanly: {because}")),
+        Server::Stopped { because } if unclean => {
+            Some(format!("{from} did not shut down cleanly: {because}"))
+        }
         Server::Sick { because, .. } => Some(format!("{from} cannot hand over: {because}")),
         Server::Empty => Some(format!("the data of {from} is gone")),
-        Server::Stopped { .. } | Server::Unknown | Server::Busy { .. } | Server::Standby(_) | Server::Primary(_) => None,
+        Server::Stopped { .. }
+        | Server::Unknown
+        | Server::Busy { .. }
+        | Server::Standby(_)
+        | Server::Primary(_) => None,
     }
 }
 

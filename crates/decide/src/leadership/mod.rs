@@ -96,7 +96,12 @@ impl Memory {
 }
 
 /// A record that revokes `record`'s primary: nobody may write until the members have reported.
-fn revoke(record: &Leadership, former: &NodeName, prefer: Option<&NodeName>, because: String) -> Decision<Leadership> {
+fn revoke(
+    record: &Leadership,
+    former: &NodeName,
+    prefer: Option<&NodeName>,
+    because: String,
+) -> Decision<Leadership> {
     let next = Leadership {
         term: record.term.next(),
         phase: Phase::Revoking { former: former.clone(), prefer: prefer.cloned(), forced: None },

@@ -34,11 +34,13 @@ pub fn switchover(question: &Question<'_>, to: Option<&NodeName>) -> Result<Lead
     if question.members.get(primary).is_none_or(|view| view.tenure(record.term).is_none()) {
         return refuse(format!("{primary} is still being promoted"), "try again in a moment");
     }
-    let able: Vec<&NodeName> = question.rules.members.iter().filter(|node| can_take_over(question, record, node)).collect();
+    let able: Vec<&NodeName> =
+        question.rules.members.iter().filter(|node| can_take_over(question, record, node)).collect();
     match to {
-        Some(node) if !question.rules.members.contains(node) => {
-            refuse(format!("{node} is not a member"), format!("members are {}", listed(&question.rules.members)))
-        }
+        Some(node) if !question.rules.members.contains(node) => refuse(
+            format!("{node} is not a member"),
+            format!("members are {}", listed(&question.rules.members)),
+        ),
         Some(node) if !able.contains(&node) => refuse(
             format!("{node} is not a caught-up standby that confirms commits"),
             format!("members that could take over now: {}", listed(able)),
@@ -57,25 +59,39 @@ fn can_take_over(question: &Question<'_>, record: &Leadership, node: &NodeName) 
 }
 
 fn is_ready(view: &MemberView) -> bool {
-    view.is_present() && view.status.trouble.is_none() && view.standby().is_some_and(|standby| standby.streaming)
+    view.is_present()
+        && view.status.trouble.is_none()
+        && view.standby().is_some_and(|standby| standby.streaming)
 }
 
 /// A record that promotes `to` whatever may be lost. Refused while a safe way exists.
-pub fn force_failover(question: &Question<'_>, to: &NodeName, statement: &str) -> Result<Leadership, Refusal> {
+pub fn force_failover(
+    question: &Question<'_>,
+    to: &NodeName,
+    statement: &str,
+) -> Result<Leadership, Refusal> {
     let Some(record) = question.record else {
         return refuse("the database was never created", "there is nothing to fail over");
     };
     if !question.rules.members.contains(to) {
-        return refuse(format!("{to} is not a member"), format!("members are {}", listed(&question.rules.members)));
+        return refuse(
+            format!("{to} is not a member"),
+            format!("members are {}", listed(&question.rules.members)),
+        );
     }
     if !question.members.get(to).is_some_and(MemberView::is_present) {
         return refuse(format!("{to} cannot be reached"), "start its node first, or name another member");
     }
     let former = match &record.phase {
-        Phase::Led { primary: node } | Phase::HandingOver { from: node, .. } | Phase::Founding { by: node } => node,
+        Phase::Led { primary: node }
+        | Phase::HandingOver { from: node, .. }
+        | Phase::Founding { by: node } => node,
         Phase::Revoking { former, .. } => former,
     };
-    let healthy = question.members.get(former).is_some_and(|view| view.reach == Reach::Alive && view.primary().is_some());
+    let healthy = question
+        .members
+        .get(former)
+        .is_some_and(|view| view.reach == Reach::Alive && view.primary().is_some());
     if healthy && record.primary() == Some(former) {
         return refuse(
             format!("{former} leads and works; forcing would lose writes for nothing"),

@@ -33,7 +33,10 @@ pub(super) fn fails(
     let view = question.members.get(primary)?;
     match view.reach {
         Reach::Dead { since } => Some(Failure {
-            because: format!("{primary} has been silent on every line for {} ms", question.now.since(since).as_millis()),
+            because: format!(
+                "{primary} has been silent on every line for {} ms",
+                question.now.since(since).as_millis()
+            ),
             serves_nobody: false,
         }),
         Reach::AgentGone { since } => agent_gone(question, record, primary, since),
@@ -84,14 +87,21 @@ fn server_fails(
         Server::Stopped { because } if tenured || view.status.led == Some(record.term) || late => {
             failure(format!("PostgreSQL on {primary} is not running: {because}"), true)
         }
-        Server::Sick { because, .. } => failure(format!("PostgreSQL on {primary} does not work: {because}"), false),
+        Server::Sick { because, .. } => {
+            failure(format!("PostgreSQL on {primary} does not work: {because}"), false)
+        }
         Server::Empty => failure(format!("the data of {primary} is gone"), true),
-        Server::Standby(_) if tenured => failure(format!("PostgreSQL on {primary} came back as a standby"), true),
-        Server::Busy { .. } | Server::Standby(_) | Server::Unknown | Server::Stopped { .. } | Server::Primary(_) => late
-            .then(|| Failure {
-                because: format!("{primary} was not promoted within {} s", PROMOTION_LIMIT.as_secs()),
-                serves_nobody: true,
-            }),
+        Server::Standby(_) if tenured => {
+            failure(format!("PostgreSQL on {primary} came back as a standby"), true)
+        }
+        Server::Busy { .. }
+        | Server::Standby(_)
+        | Server::Unknown
+        | Server::Stopped { .. }
+        | Server::Primary(_) => late.then(|| Failure {
+            because: format!("{primary} was not promoted within {} s", PROMOTION_LIMIT.as_secs()),
+            serves_nobody: true,
+        }),
     }
 }
 
@@ -104,7 +114,9 @@ pub(super) fn respond(
 ) -> Decision<Leadership> {
     let Failure { because, serves_nobody } = failure;
     if question.paused {
-        return Decision::wait(format!("{because}; no failover, because an operator has paused the automation"));
+        return Decision::wait(format!(
+            "{because}; no failover, because an operator has paused the automation"
+        ));
     }
     let able: BTreeSet<NodeName> = question
         .members
@@ -115,8 +127,11 @@ pub(super) fn respond(
     if serves_nobody || (!able.is_empty() && record.is_revoked_by(&able)) {
         return revoke(record, primary, None, because);
     }
-    let missing: BTreeSet<&NodeName> =
-        record.sets().flat_map(|set| &set.members).filter(|node| *node != primary && !able.contains(*node)).collect();
+    let missing: BTreeSet<&NodeName> = record
+        .sets()
+        .flat_map(|set| &set.members)
+        .filter(|node| *node != primary && !able.contains(*node))
+        .collect();
     Decision::wait(format!(
         "{because}; no failover, because {} may hold acknowledged writes and cannot be asked",
         listed(missing)

@@ -30,7 +30,8 @@ pub(super) fn maintain(
     primary: &NodeName,
     memory: &Memory,
 ) -> Decision<Leadership> {
-    let Some((view, tenure)) = question.members.get(primary).and_then(|v| Some((v, v.tenure(record.term)?))) else {
+    let Some((view, tenure)) = question.members.get(primary).and_then(|v| Some((v, v.tenure(record.term)?)))
+    else {
         return Decision::wait(format!("{primary} is being promoted"));
     };
     if let Some(next) = with_lineage(record, tenure) {
@@ -80,13 +81,18 @@ fn finish_change(
         let because = reason(record, &desired);
         return Decision::act(change(record, desired, &because), because);
     }
-    Decision::wait_until(patience_ends, format!("waiting for proof that commits are confirmed by {}", record.sync))
+    Decision::wait_until(
+        patience_ends,
+        format!("waiting for proof that commits are confirmed by {}", record.sync),
+    )
 }
 
 fn change(record: &Leadership, desired: SyncSet, because: &str) -> Leadership {
     let mut previous_sync = record.previous_sync.clone();
     // A set that nobody could satisfy never acknowledged anything: it protects nothing and is not kept.
-    if record.sync.reports_needed().is_some() && !record.sync.members.is_empty() && !previous_sync.contains(&record.sync)
+    if record.sync.reports_needed().is_some()
+        && !record.sync.members.is_empty()
+        && !previous_sync.contains(&record.sync)
     {
         previous_sync.push(record.sync.clone());
     }
@@ -137,9 +143,15 @@ fn may_stay(question: &Question<'_>, node: &NodeName, link: Option<&StandbyLink>
     !(stalled || lost_for >= LINK_GRACE || (dead && link.is_none_or(|link| !link.streaming)))
 }
 
-fn may_enter(question: &Question<'_>, node: &NodeName, link: Option<&StandbyLink>, facts: &PrimaryFacts) -> bool {
+fn may_enter(
+    question: &Question<'_>,
+    node: &NodeName,
+    link: Option<&StandbyLink>,
+    facts: &PrimaryFacts,
+) -> bool {
     let missing = |link: &StandbyLink| facts.position.lsn.0.saturating_sub(link.flushed.0);
-    let well = |view: &MemberView| view.is_present() && view.status.trouble.is_none() && view.standby().is_some();
+    let well =
+        |view: &MemberView| view.is_present() && view.status.trouble.is_none() && view.standby().is_some();
     question.members.get(node).is_some_and(well)
         && link.is_some_and(|link| link.streaming && link.stalled_ms == 0 && missing(link) <= CAUGHT_UP_BYTES)
 }

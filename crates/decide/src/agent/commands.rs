@@ -1,0 +1,261 @@
+//! What goes into the agent's mind and what comes out.
+
+use model::event::Event;
+use model::leadership::{Leadership, Term};
+use model::postgres::WalPosition;
+use model::routes::{InstanceEndpoint, RouteTable};
+use model::status::{PeerMessage, Server, Tenure};
+use model::system::System;
+use model::time::Moment;
+use model::{DatabaseName, LineName, NodeName};
+use serde::{Deserialize, Serialize};
+
+use super::Stored;
+use crate::member::Action;
+use crate::placement::Placement;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// A connection to a peer over a line was established.
+    LineUp {
+        /// The peer.
+        peer: NodeName,
+        /// The line.
+        line: LineName,
+    },
+    /// It ended.
+    LineDown {
+        /// The peer.
+        peer: NodeName,
+        /// The line.
+        line: LineName,
+        /// Whether the other side's kernel closed it; false when it merely fell silent.
+        closed: bool,
+    },
+    /// A peer said something.
+    Message {
+        /// Who, as its certificate proves.
+        from: NodeName,
+        /// What.
+        message: PeerMessage,
+    },
+    /// The coordination seems to have another leader.
+    Leader(Option<NodeName>),
+    /// All keys of the coordination have been read once.
+    StoreLoaded,
+    /// A leadership record was read.
+    Record {
+        /// The database.
+        database: DatabaseName,
+        /// The record.
+        stored: Stored<Leadership>,
+    },
+    /// The placement of instances was read.
+    Placement(Stored<Placement>),
+    /// The automation is paused, or not.
+    Paused(Option<String>),
+    /// A generation of the system file was committed.
+    System {
+        /// What it says.
+        system: System,
+        /// Its number.
+        generation: u64,
+    },
+    /// A commit of ours ended; `None` when it failed, conflicted or its outcome is unknown (a read will tell).
+    Committed {
+        /// Where.
+        store: Store,
+        /// The new value and its revision.
+        revision: Option<(u64, Value)>,
+    },
+    /// What this node wrote down about its member before it was restarted.
+    Recovered {
+        /// The database.
+        database: DatabaseName,
+        /// What was written.
+        durable: Durable,
+    },
+    /// The member was looked at.
+    Observed {
+        /// The database.
+        database: DatabaseName,
+        /// What its PostgreSQL is doing.
+        server: Server,
+        /// Of its data, if there is any.
+        system_identifier: Option<u64>,
+        /// What keeps it from doing its part (no disk space, ...).
+        trouble: Option<String>,
+    },
+    /// An action of the member ended.
+    Done {
+        /// The database.
+        database: DatabaseName,
+        /// How.
+        outcome: Outcome,
+        /// What its PostgreSQL does after it.
+        server: Server,
+    },
+    /// A linearizable read of a leadership record was answered.
+    Read {
+        /// The database.
+        database: DatabaseName,
+        /// The term it holds.
+        term: Term,
+        /// When the read was asked for.
+        as_of: Moment,
+    },
+    /// The instances on this node changed.
+    Instances(Vec<InstanceEndpoint>),
+    /// This node's proxy obeys this generation of routes.
+    RoutesApplied(u64),
+    /// Protections that this node lacks, in words.
+    Missing(Vec<String>),
+}
+
+/// Where a commit goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Store {
+    /// A database's leadership record.
+    Leadership(DatabaseName),
+    /// The placement of instances.
+    Placement,
+}
+
+/// What a commit writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A leadership record.
+    Leadership(DatabaseName, Leadership),
+    /// A placement.
+    Placement(Placement),
+}
+
+impl Value {
+    pub(super) fn into_input(self, revision: u64) -> Input {
+        match self {
+            Self::Leadership(database, value) => {
+                Input::Record { database, stored: Stored { revision, value } }
+            }
+            Self::Placement(value) => Input::Placement(Stored { revision, value }),
+        }
+    }
+
+    /// Where it is stored.
+    pub fn store(&self) -> Store {
+        match self {
+            Self::Leadership(database, _) => Store::Leadership(database.clone()),
+            Self::Placement(_) => Store::Placement,
+        }
+    }
+}
+
+/// What a member writes down before it acts on it; read again after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// The highest term promised.
+    pub promised: Term,
+    /// The last term it was elected the primary of; written before it is promoted.
+    pub led: Option<Term>,
+    /// What it proved as that primary; the part that does not go stale (see [`Tenure::sync_applied`]).
+    pub tenure: Option<Tenure>,
+    /// The term it was promoted in, until it has rejoined another primary: its copy may differ from the history.
+    pub tainted_by: Option<Term>,
+    /// The term of the primary it was last told to follow; zero when it was detached.
+    pub follows: Term,
+}
+
+/// How an action ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The promise is durable.
+    Promised(Term),
+    /// The server is down and cannot come back by itself.
+    Fenced,
+    /// The server runs as a standby that follows nobody.
+    StartedDetached,
+    /// Receives nothing any more; holds this.
+    Detached(Term, WalPosition),
+    /// The former primary of `led` is verifiably down and has promised `term`; `clean_end` after a clean shutdown.
+    Stopped {
+        /// The term promised.
+        term: Term,
+        /// The term led.
+        led: Term,
+        /// Where its log ends, after a clean shutdown.
+        clean_end: Option<WalPosition>,
+    },
+    /// Created, or promoted: serves as a primary.
+    Leads {
+        /// What it proved.
+        tenure: Tenure,
+    },
+    /// The sync set of this version is in force; proved, unless too few standbys stream to prove anything.
+    SyncApplied {
+        /// The term.
+        term: Term,
+        /// The version.
+        version: u64,
+        /// Whether a write that waited for it was acknowledged.
+        proved: bool,
+    },
+    /// Was told to follow the primary of this term.
+    Follows(Term),
+    /// The copy is a prefix of the primary's history again and follows it.
+    Rejoined(Term),
+    /// It could not be done; it is decided anew after a pause.
+    Failed {
+        /// What was tried.
+        action: Action,
+        /// Why it failed, with a hint.
+        because: String,
+    },
+}
+
+/// Something to be done.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Tell a peer, on every line.
+    Send {
+        /// Whom.
+        to: NodeName,
+        /// What.
+        message: PeerMessage,
+    },
+    /// Commit by compare-and-set.
+    Commit {
+        /// The revision that must still be the newest; 0 for "absent".
+        expected: u64,
+        /// What to write.
+        value: Value,
+    },
+    /// Let the member act. A fence interrupts what it does.
+    Member {
+        /// The database.
+        database: DatabaseName,
+        /// What to do.
+        action: Action,
+    },
+    /// Keep the gate to a member open until this moment, or close it at once.
+    Gate {
+        /// The database.
+        database: DatabaseName,
+        /// Until when.
+        until: Option<Moment>,
+    },
+    /// Let the proxy serve this table.
+    Routes(RouteTable),
+    /// Run the instances that this placement puts on this node.
+    Services(Placement),
+    /// A new system file is in force.
+    System {
+        /// It.
+        system: Box<System>,
+        /// Its number.
+        generation: u64,
+    },
+    /// Write this down; the wall clock is filled in by the effects.
+    Event(Event),
+}

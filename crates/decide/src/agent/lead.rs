@@ -1,0 +1,145 @@
+//! What the elected leader does for the whole system: leadership of databases, placement of instances.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use model::leadership::Leadership;
+use model::{DatabaseName, NodeName, SiteName};
+
+use super::commands::{Store, Value};
+use super::{Agent, Command};
+use crate::leadership::{self, Question, Refusal};
+use crate::placement::{self, Wish};
+use crate::view::{MemberView, Members, Reach, Rules};
+
+/// How long a node must be dead before its instances are started elsewhere.
+const INSTANCES_MOVE_AFTER: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// Decides what only the leader may, and commits it. Compare-and-set keeps a leader that is not one any more from
+    /// being obeyed.
+    pub(super) fn lead(&mut self, commands: &mut Vec<Command>) {
+        if self.leader.as_ref() != Some(&self.me) || !self.loaded {
+            return;
+        }
+        let names: Vec<DatabaseName> = self.system.databases.keys().cloned().collect();
+        for name in names {
+            self.lead_database(&name, commands);
+        }
+        self.place(commands);
+    }
+
+    fn lead_database(&mut self, database: &DatabaseName, commands: &mut Vec<Command>) {
+        let store = Store::Leadership(database.clone());
+        if self.committing.contains(&store) {
+            return;
+        }
+        let Some((rules, members)) = self.view(database) else { return };
+        let stored = self.records.get(database);
+        let question = Question {
+            rules: &rules,
+            record: stored.map(|stored| &stored.value),
+            members: &members,
+            paused: self.paused.is_some(),
+            now: self.now,
+        };
+        let decision = leadership::decide(&question, self.memory.entry(database.clone()).or_default());
+        let expected = stored.map_or(0, |stored| stored.revision);
+        let subject = format!("database/{database}");
+        let is_new = self.said.sentence(format!("{subject} leadership"), &decision.because);
+        match decision.action {
+            Some(next) => {
+                self.committing.insert(store);
+                commands.push(Command::Commit { expected, value: Value::Leadership(database.clone(), next) });
+            }
+            None if is_new => {
+                self.said.info(&subject, &self.me, "decided not to act", &decision.because, self.now);
+            }
+            None => {}
+        }
+    }
+
+    /// The rules of a database and everything known of its members.
+    fn view(&self, database: &DatabaseName) -> Option<(Rules, Members)> {
+        let rules = Rules::of(self.system.databases.get(database)?);
+        let members =
+            rules.members.iter().map(|node| (node.clone(), self.member_view(database, node))).collect();
+        Some((rules, members))
+    }
+
+    fn member_view(&self, database: &DatabaseName, node: &NodeName) -> MemberView {
+        let status = if *node == self.me {
+            self.own.get(database).map(|own| own.status())
+        } else {
+            self.peers.get(node).and_then(|peer| peer.status.as_ref()?.members.get(database).cloned())
+        };
+        let reach = self.reach(node);
+        match status {
+            Some(status) => MemberView { reach, status },
+            None => MemberView { reach, ..MemberView::never_heard() },
+        }
+    }
+
+    /// An operator's request, checked against what is known: the record to commit and the revision it replaces.
+    pub fn request(
+        &self,
+        database: &DatabaseName,
+        ask: impl FnOnce(&Question<'_>) -> Result<Leadership, Refusal>,
+    ) -> Result<Command, Refusal> {
+        let Some((rules, members)) = self.view(database) else {
+            return Err(Refusal {
+                because: format!("there is no database {database}"),
+                hint: "`mainstay status` lists the databases".to_owned(),
+            });
+        };
+        let stored = self.records.get(database);
+        let question = Question {
+            rules: &rules,
+            record: stored.map(|stored| &stored.value),
+            members: &members,
+            paused: self.paused.is_some(),
+            now: self.now,
+        };
+        let next = ask(&question)?;
+        let expected = stored.map_or(0, |stored| stored.revision);
+        Ok(Command::Commit { expected, value: Value::Leadership(database.clone(), next) })
+    }
+
+    fn place(&mut self, commands: &mut Vec<Command>) {
+        if self.committing.contains(&Store::Placement) || self.paused.is_some() {
+            return;
+        }
+        let nodes: Vec<(&NodeName, &SiteName)> =
+            self.system.workers().map(|(name, node)| (name, &node.site)).collect();
+        let lost: BTreeSet<NodeName> =
+            nodes.iter().filter(|(node, _)| self.is_lost(node)).map(|(n, _)| (*n).clone()).collect();
+        let wishes: Vec<Wish<'_>> = self
+            .system
+            .services
+            .iter()
+            .map(|(name, service)| Wish {
+                service: name,
+                instances: service.instances,
+                allowed: nodes
+                    .iter()
+                    .filter(|(node, site)| service.placement.allows(node, site))
+                    .copied()
+                    .collect(),
+                ports: service.ports.iter().collect(),
+            })
+            .collect();
+        let next = placement::decide(&wishes, &self.placement.value, &lost);
+        if next != self.placement.value {
+            self.committing.insert(Store::Placement);
+            commands
+                .push(Command::Commit { expected: self.placement.revision, value: Value::Placement(next) });
+        }
+    }
+
+    fn is_lost(&self, node: &NodeName) -> bool {
+        match self.reach(node) {
+            Reach::Dead { since } => self.now.since(since) >= INSTANCES_MOVE_AFTER,
+            Reach::Alive | Reach::Doubtful { .. } | Reach::AgentGone { .. } | Reach::NeverHeard => false,
+        }
+    }
+}

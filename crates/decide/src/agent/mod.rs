@@ -1,0 +1,268 @@
+//! The agent's mind: everything one node knows, changed in one place by one synchronous function.
+//!
+//! [`Agent::handle`] takes an input and the time, and answers with commands for the effects. It never waits, reads no
+//! clock and does no I/O, so the simulator runs it unchanged.
+
+mod commands;
+mod events;
+mod gate;
+mod lead;
+mod member;
+mod peers;
+mod routes;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::leadership::Leadership;
+use model::routes::{InstanceEndpoint, RouteTable};
+use model::status::{NodeStatus, PeerMessage};
+use model::system::System;
+use model::time::Moment;
+use model::{DatabaseName, LineName, NodeName};
+
+pub use commands::{Command, Durable, Input, Outcome, Store};
+pub use status::{MemberSummary, NodeSummary, Overview};
+
+use crate::leadership::Memory;
+use crate::placement::Placement;
+use events::Said;
+use member::Own;
+use peers::Peer;
+
+/// A value of the coordination with the revision that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// What a compare-and-set must expect.
+    pub revision: u64,
+    /// The value.
+    pub value: T,
+}
+
+/// One node's mind.
+pub struct Agent {
+    me: NodeName,
+    incarnation: u64,
+    system: System,
+    generation: u64,
+    now: Moment,
+    /// Whether everything in the coordination has been read once; before that, absent does not mean "none".
+    loaded: bool,
+    leader: Option<NodeName>,
+    paused: Option<String>,
+    records: BTreeMap<DatabaseName, Stored<Leadership>>,
+    placement: Stored<Placement>,
+    own: BTreeMap<DatabaseName, Own>,
+    peers: BTreeMap<NodeName, Peer>,
+    memory: BTreeMap<DatabaseName, Memory>,
+    committing: BTreeSet<Store>,
+    instances: Vec<InstanceEndpoint>,
+    missing: Vec<String>,
+    routes_applied: u64,
+    table: RouteTable,
+    status: NodeStatus,
+    sequence: u64,
+    sent_at: BTreeMap<u64, Moment>,
+    next_heartbeat: Moment,
+    said: Said,
+}
+
+impl Agent {
+    /// The mind of node `me`, which has just woken up.
+    pub fn new(me: NodeName, system: System, generation: u64, incarnation: u64) -> Self {
+        let own = system.databases_on(&me).map(|(name, _)| (name.clone(), Own::default())).collect();
+        let peers = system
+            .nodes
+            .keys()
+            .filter(|node| **node != me)
+            .map(|node| (node.clone(), Peer::default()))
+            .collect();
+        let table =
+            RouteTable { generation: incarnation, site: system.site_of(&me).cloned(), routes: vec![] };
+        let status = NodeStatus {
+            node: me.clone(),
+            incarnation,
+            version: 0,
+            members: BTreeMap::new(),
+            instances: vec![],
+            silent: BTreeMap::new(),
+            missing: vec![],
+            routes_applied: 0,
+            generation,
+        };
+        Self {
+            me,
+            incarnation,
+            system,
+            generation,
+            now: Moment::default(),
+            loaded: false,
+            leader: None,
+            paused: None,
+            records: BTreeMap::new(),
+            placement: Stored { revision: 0, value: Placement::new() },
+            own,
+            peers,
+            memory: BTreeMap::new(),
+            committing: BTreeSet::new(),
+            instances: vec![],
+            missing: vec![],
+            routes_applied: 0,
+            table,
+            status,
+            sequence: 0,
+            sent_at: BTreeMap::new(),
+            next_heartbeat: Moment::default(),
+            said: Said::default(),
+        }
+    }
+
+    /// Takes in one thing that happened and answers with everything that is to be done now.
+    pub fn handle(&mut self, input: Input, now: Moment) -> Vec<Command> {
+        self.now = self.now.max(now);
+        let mut commands = Vec::new();
+        self.take_in(input, &mut commands);
+        self.decide_members(&mut commands);
+        self.lead(&mut commands);
+        self.renew_gates(&mut commands);
+        self.publish_routes(&mut commands);
+        self.publish_status(&mut commands);
+        self.beat(&mut commands);
+        commands.extend(self.said.drain().map(Command::Event));
+        commands
+    }
+
+    fn take_in(&mut self, input: Input, commands: &mut Vec<Command>) {
+        match input {
+            Input::Tick => {}
+            Input::LineUp { peer, line } => self.line_up(&peer, line, commands),
+            Input::LineDown { peer, line, closed } => self.line_down(&peer, &line, closed),
+            Input::Message { from, message } => self.hear(&from, message),
+            Input::Leader(leader) => self.new_leader(leader),
+            Input::StoreLoaded => self.loaded = true,
+            Input::Record { database, stored } => self.new_record(&database, stored),
+            Input::Placement(placement) => {
+                if placement.revision > self.placement.revision {
+                    self.placement = placement;
+                    commands.push(Command::Services(self.placement.value.clone()));
+                }
+            }
+            Input::Paused(reason) => self.pause(reason),
+            Input::System { system, generation } => self.new_system(system, generation, commands),
+            Input::Committed { store, revision } => {
+                self.committing.remove(&store);
+                if let Some((revision, value)) = revision {
+                    self.take_in(value.into_input(revision), commands);
+                }
+            }
+            Input::Recovered { database, durable } => self.recovered(&database, durable),
+            Input::Observed { database, server, system_identifier, trouble } => {
+                self.observed(&database, server, system_identifier, trouble);
+            }
+            Input::Done { database, outcome, server } => self.done(&database, outcome, server),
+            Input::Read { database, term, as_of } => self.read(&database, term, as_of),
+            Input::Instances(instances) => self.instances = instances,
+            Input::RoutesApplied(generation) => self.routes_applied = generation,
+            Input::Missing(missing) => self.missing = missing,
+        }
+    }
+
+    fn new_leader(&mut self, leader: Option<NodeName>) {
+        if leader != self.leader {
+            if leader.as_ref() == Some(&self.me) {
+                // What an earlier leadership remembered is old; a new leader starts afresh and only waits longer.
+                self.memory.clear();
+                self.said.info("system", &self.me, "leads", "elected by a majority of the voters", self.now);
+            }
+            self.leader = leader;
+        }
+    }
+
+    fn new_record(&mut self, database: &DatabaseName, stored: Stored<Leadership>) {
+        let known = self.records.get(database).map_or(0, |known| known.revision);
+        if stored.revision <= known {
+            return;
+        }
+        self.said.record(
+            database,
+            &self.me,
+            self.records.get(database).map(|known| &known.value),
+            &stored.value,
+        );
+        self.records.insert(database.clone(), stored);
+    }
+
+    fn pause(&mut self, reason: Option<String>) {
+        if reason != self.paused {
+            match &reason {
+                Some(reason) => self.said.warning("system", &self.me, "automation paused", reason),
+                None => self.said.info(
+                    "system",
+                    &self.me,
+                    "automation resumed",
+                    "an operator resumed it",
+                    self.now,
+                ),
+            }
+            self.paused = reason;
+        }
+    }
+
+    fn new_system(&mut self, system: System, generation: u64, commands: &mut Vec<Command>) {
+        if generation <= self.generation {
+            return;
+        }
+        for (name, _) in system.databases_on(&self.me) {
+            self.own.entry(name.clone()).or_default();
+        }
+        for node in system.nodes.keys().filter(|node| **node != self.me) {
+            self.peers.entry(node.clone()).or_default();
+        }
+        self.peers.retain(|node, _| system.nodes.contains_key(node));
+        self.system = system;
+        self.generation = generation;
+        commands.push(Command::System { system: Box::new(self.system.clone()), generation });
+    }
+
+    /// The system file in force here.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// The generation of the system file in force here.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The node that seems to lead.
+    pub fn leader(&self) -> Option<&NodeName> {
+        self.leader.as_ref()
+    }
+
+    /// The leadership record of a database as last seen.
+    pub fn record(&self, database: &DatabaseName) -> Option<&Stored<Leadership>> {
+        self.records.get(database)
+    }
+
+    /// The table that this node's proxy should serve.
+    pub fn route_table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// Which line connections to which nodes are up: for the status.
+    fn lines_up(&self, node: &NodeName) -> BTreeSet<LineName> {
+        self.peers.get(node).map(|peer| peer.lines_up().clone()).unwrap_or_default()
+    }
+
+    /// Sends `message` to every peer on every line.
+    fn broadcast(&self, message: &PeerMessage, commands: &mut Vec<Command>) {
+        for peer in self.peers.keys() {
+            commands.push(Command::Send { to: peer.clone(), message: message.clone() });
+        }
+    }
+
+    /// The newest events: what `handle` has not yet given out is not among them.
+    pub fn sentences(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.said.sentences()
+    }
+}

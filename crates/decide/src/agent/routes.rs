@@ -1,0 +1,115 @@
+//! The table of routes for this node's proxy, made anew whenever it would differ.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use model::routes::{
+    DatabaseRouteState, DatabaseTarget, InstanceEndpoint, InstanceRouteState, Route, RouteTarget,
+    ServiceTarget,
+};
+use model::status::{MemberStatus, Silence};
+use model::system::{self, Role};
+use model::{DatabaseName, NodeName, RouteName, ServiceName};
+
+use super::{Agent, Command};
+use crate::route;
+
+impl Agent {
+    pub(super) fn publish_routes(&mut self, commands: &mut Vec<Command>) {
+        if !self.loaded || self.system.is_witness(&self.me) {
+            return;
+        }
+        let routes: Vec<Route> =
+            self.system.routes.iter().map(|(name, route)| self.route(name, route)).collect();
+        if routes != self.table.routes {
+            self.table.routes = routes;
+            self.table.generation += 1;
+            commands.push(Command::Routes(self.table.clone()));
+        }
+    }
+
+    fn route(&self, name: &RouteName, route: &system::Route) -> Route {
+        let own: Vec<SocketAddr> = match (route.listen.address, self.system.nodes.get(&self.me)) {
+            (None, Some(node)) => {
+                node.lines.values().map(|ip| SocketAddr::new(*ip, route.listen.port)).collect()
+            }
+            (Some(ip), Some(node)) if node.lines.values().any(|own| *own == ip) || ip.is_loopback() => {
+                vec![SocketAddr::new(ip, route.listen.port)]
+            }
+            (Some(_), Some(_)) | (_, None) => vec![],
+        };
+        let target = match &route.target {
+            system::RouteTarget::Service { service } => RouteTarget::Service(self.service_target(service)),
+            system::RouteTarget::Database { database, role } => {
+                RouteTarget::Database(self.database_target(database, *role, route))
+            }
+        };
+        Route { name: name.clone(), listen: own, target }
+    }
+
+    fn database_target(&self, database: &DatabaseName, role: Role, route: &system::Route) -> DatabaseTarget {
+        let mut members = self.audible_members(database);
+        if let Some(own) = self.own.get(database) {
+            members.insert(self.me.clone(), own.status());
+        }
+        let addresses = self.member_addresses(database);
+        let record = self.records.get(database).map(|stored| &stored.value);
+        let question = route::Question { role, record, members: &members, addresses: &addresses };
+        let mut state = route::decide(&question);
+        let is_own = matches!(&state, DatabaseRouteState::Open { members } if members.iter().any(|m| m.node == self.me));
+        if is_own && role == Role::Primary && !self.holds_lease(database) {
+            let because = "this node's primary cannot prove that it still leads".to_owned();
+            state = DatabaseRouteState::Parked { because };
+        }
+        DatabaseTarget {
+            database: database.clone(),
+            state,
+            park_limit_ms: u64::try_from(route.park_limit.as_millis()).unwrap_or(u64::MAX),
+            park_limit_count: route.park_connections,
+        }
+    }
+
+    /// Members whose agents are heard. For the primary the last word counts until it is revoked: silence alone does not
+    /// close its connections.
+    fn audible_members(&self, database: &DatabaseName) -> BTreeMap<NodeName, MemberStatus> {
+        let primary = self.records.get(database).and_then(|stored| stored.value.primary());
+        let counts = |name: &NodeName, peer: &super::Peer| match peer.silence(self.now) {
+            None | Some(Silence::Closed) => true,
+            Some(Silence::Silent) => primary == Some(name),
+        };
+        let said = |peer: &super::Peer| peer.status.as_ref()?.members.get(database).cloned();
+        let heard = self.peers.iter().filter(|(name, peer)| counts(name, peer));
+        heard.filter_map(|(name, peer)| Some((name.clone(), said(peer)?))).collect()
+    }
+
+    fn member_addresses(&self, database: &DatabaseName) -> BTreeMap<NodeName, SocketAddr> {
+        let Some(config) = self.system.databases.get(database) else { return BTreeMap::new() };
+        let address =
+            |node: &NodeName| Some(SocketAddr::new(self.system.nodes.get(node)?.address(), config.port));
+        config.members.iter().filter_map(|node| Some((node.clone(), address(node)?))).collect()
+    }
+
+    fn service_target(&self, service: &ServiceName) -> ServiceTarget {
+        let prefix = format!("{service}-");
+        let is_of = |instance: &InstanceEndpoint| {
+            instance
+                .id
+                .strip_prefix(&prefix)
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let mut instances: Vec<InstanceEndpoint> =
+            self.instances.iter().filter(|i| is_of(i)).cloned().collect();
+        for peer in self.peers.values() {
+            let Some(status) = &peer.status else { continue };
+            let silent = peer.silence(self.now) == Some(Silence::Silent);
+            instances.extend(status.instances.iter().filter(|i| is_of(i)).cloned().map(|mut instance| {
+                if silent {
+                    instance.state = InstanceRouteState::Gone;
+                }
+                instance
+            }));
+        }
+        instances.sort_by(|a, b| a.id.cmp(&b.id));
+        ServiceTarget { service: service.clone(), instances }
+    }
+}

@@ -1,0 +1,144 @@
+//! What this node tells the others, and what it tells a person who asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::leadership::Leadership;
+use model::routes::{InstanceEndpoint, RouteTable};
+use model::status::{MemberStatus, NodeStatus, PeerMessage, Silence};
+use model::{DatabaseName, LineName, NodeName, SystemName};
+use serde::{Deserialize, Serialize};
+
+use super::{Agent, Command};
+
+/// Everything one agent knows about the system: the answer to `mainstay status --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// The system.
+    pub system: SystemName,
+    /// The node that answers.
+    pub node: NodeName,
+    /// The node that leads, as far as it knows.
+    pub leader: Option<NodeName>,
+    /// The generation of the system file in force on it.
+    pub generation: u64,
+    /// Why the automation is paused, if it is.
+    pub paused: Option<String>,
+    /// Every node.
+    pub nodes: BTreeMap<NodeName, NodeSummary>,
+    /// The leadership record of every database that has one.
+    pub databases: BTreeMap<DatabaseName, Leadership>,
+    /// Every member of every database, as its own agent described it last.
+    pub members: BTreeMap<DatabaseName, BTreeMap<NodeName, MemberSummary>>,
+    /// What this node's proxy should serve.
+    pub routes: RouteTable,
+    /// The sentence that holds now for each question that was decided on the answering node.
+    pub because: BTreeMap<String, String>,
+}
+
+/// One node as the answering one sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// Whether and how it is silent; `None` when it is heard.
+    pub silent: Option<Silence>,
+    /// Whether it was ever heard since the answering agent started.
+    pub heard: bool,
+    /// Lines on which a connection to it is up.
+    pub lines: BTreeSet<LineName>,
+    /// Protections it lacks, in words.
+    pub missing: Vec<String>,
+    /// Its service instances.
+    pub instances: Vec<InstanceEndpoint>,
+    /// The generation of the system file it runs.
+    pub generation: u64,
+}
+
+/// One member as its own agent described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberSummary {
+    /// Its status.
+    #[serde(flatten)]
+    pub status: MemberStatus,
+    /// Whether its node is silent, so that this may be old.
+    pub stale: bool,
+}
+
+impl Agent {
+    /// Tells all peers when the own status has changed.
+    pub(super) fn publish_status(&mut self, commands: &mut Vec<Command>) {
+        let next = NodeStatus {
+            node: self.me.clone(),
+            incarnation: self.incarnation,
+            version: self.status.version,
+            members: self
+                .own
+                .iter()
+                .filter(|(_, own)| own.recovered)
+                .map(|(name, own)| (name.clone(), own.status()))
+                .collect(),
+            instances: self.instances.clone(),
+            silent: self.silent_peers(),
+            missing: self.missing.clone(),
+            routes_applied: self.routes_applied,
+            generation: self.generation,
+        };
+        if next != self.status {
+            self.status = NodeStatus { version: self.status.version + 1, ..next };
+            self.broadcast(&PeerMessage::Status(Box::new(self.status.clone())), commands);
+        }
+    }
+
+    /// Everything this node knows.
+    pub fn overview(&self) -> Overview {
+        Overview {
+            system: self.system.name.clone(),
+            node: self.me.clone(),
+            leader: self.leader.clone(),
+            generation: self.generation,
+            paused: self.paused.clone(),
+            nodes: self.system.nodes.keys().map(|node| (node.clone(), self.node_summary(node))).collect(),
+            databases: self
+                .records
+                .iter()
+                .map(|(name, stored)| (name.clone(), stored.value.clone()))
+                .collect(),
+            members: self
+                .system
+                .databases
+                .keys()
+                .map(|name| (name.clone(), self.member_summaries(name)))
+                .collect(),
+            routes: self.table.clone(),
+            because: self.sentences().map(|(subject, text)| (subject.to_owned(), text.to_owned())).collect(),
+        }
+    }
+
+    fn node_summary(&self, node: &NodeName) -> NodeSummary {
+        let peer = self.peers.get(node);
+        let status =
+            if *node == self.me { Some(&self.status) } else { peer.and_then(|peer| peer.status.as_ref()) };
+        NodeSummary {
+            silent: peer.and_then(|peer| peer.silence(self.now)),
+            heard: *node == self.me || peer.is_some_and(|peer| peer.was_heard(self.now)),
+            lines: self.lines_up(node),
+            missing: status.map(|status| status.missing.clone()).unwrap_or_default(),
+            instances: status.map(|status| status.instances.clone()).unwrap_or_default(),
+            generation: status.map_or(0, |status| status.generation),
+        }
+    }
+
+    fn member_summaries(&self, database: &DatabaseName) -> BTreeMap<NodeName, MemberSummary> {
+        let silent =
+            |node: &NodeName| self.peers.get(node).is_some_and(|peer| peer.silence(self.now).is_some());
+        let others = self.others(database).into_iter();
+        let mut members: BTreeMap<_, _> = others
+            .map(|(node, status)| {
+                let stale = silent(&node);
+                (node, MemberSummary { status, stale })
+            })
+            .collect();
+        if let Some(own) = self.own.get(database) {
+            members.insert(self.me.clone(), MemberSummary { status: own.status(), stale: false });
+        }
+        members
+    }
+}
