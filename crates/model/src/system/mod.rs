@@ -3,14 +3,21 @@
 //! [`System`] is the validated description: plain data, every default filled in, every reference known to exist.
 //! It serialises to readable JSON, because it is also what is stored as the desired state.
 
+mod code;
 pub mod coordination;
 pub mod database;
 pub mod duration;
+mod nearest;
 pub mod node;
 pub mod objectives;
 pub mod operations;
+mod parse;
+pub mod placeholder;
+pub mod problem;
+mod read;
 pub mod route;
 pub mod service;
+mod validate;
 
 use std::collections::BTreeMap;
 
@@ -21,8 +28,12 @@ pub use database::{Database, Durability, Engine};
 pub use node::{DEFAULT_AGENT_PORT, Node, Site};
 pub use objectives::{Availability, Objectives};
 pub use operations::{Alarms, Backup, Schedule, Weekday};
+pub use parse::{Checked, MAX_SIZE, parse, parse_change};
+pub use placeholder::{RoutePlace, Surroundings, expand};
+pub use problem::{Code, Hint, Invalid, Label, Problem};
 pub use route::{Listen, Role, Route, RouteTarget};
 pub use service::{Health, Placement, PortRange, Probe, Service};
+pub use validate::{needs_restart, owned_parameter};
 
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName, SystemName};
 

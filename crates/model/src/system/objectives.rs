@@ -21,6 +21,13 @@ pub struct Objectives {
     pub rpo: Duration,
 }
 
+impl Default for Objectives {
+    /// Nothing promised about availability, repair within five seconds, no acknowledged write lost.
+    fn default() -> Self {
+        Self { availability: None, rto: Duration::from_secs(5), rpo: Duration::ZERO }
+    }
+}
+
 /// A part of time in which a system works, as exact parts per billion; written `99.99%`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Availability {

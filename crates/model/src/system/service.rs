@@ -100,6 +100,11 @@ impl PortRange {
         self.first..=self.last
     }
 
+    /// How many ports it has.
+    pub fn count(self) -> u32 {
+        u32::from(self.last - self.first) + 1
+    }
+
     /// Whether the two have a port in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last

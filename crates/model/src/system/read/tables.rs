@@ -1,0 +1,269 @@
+//! Every section and key of the system file. These comments are the reference and the text that editors show.
+
+use super::table::table;
+use super::values::{
+    Address, DurabilityWord, Endpoint, EngineWord, HumanDuration, Number, Percent, Ports, RoleWord, Setting,
+    Texts, Times,
+};
+use super::{At, Section};
+
+table! {
+    /// One application system: what it consists of and what is expected of it.
+    #[schemars(title = "Mainstay system file", extend("required" = ["system", "nodes"]))]
+    FileTable {
+        /// The system itself.
+        system: SystemTable,
+        /// What is promised to the users. Every promise is checked against the rest of the file.
+        objectives: ObjectivesTable,
+        /// Data centres or rooms, by name. Without this section all nodes stand in one site `main`.
+        sites: Section<SiteTable>,
+        /// Linux machines, by name.
+        nodes: Section<NodeTable>,
+        /// What agents use to agree. Without this section they need nothing but each other.
+        coordination: CoordinationTable,
+        /// PostgreSQL clusters, by name.
+        databases: Section<DatabaseTable>,
+        /// Stateless applications, by name.
+        services: Section<ServiceTable>,
+        /// What clients connect to, by name. A route listens on every node outside witness sites.
+        routes: Section<RouteTable>,
+        /// Who hears of trouble.
+        alarms: AlarmsTable,
+        /// Backups, by the name of the database they save.
+        backups: Section<BackupTable>,
+    }
+}
+
+table! {
+    /// The system itself.
+    #[schemars(extend("required" = ["name"]))]
+    SystemTable {
+        /// The system's name. Like every name in the file it is a host label: lower-case letters, digits and `-`,
+        /// beginning with a letter, at most 40 characters.
+        name: String,
+    }
+}
+
+table! {
+    /// What is promised to the users.
+    ObjectivesTable {
+        /// The part of a year in which the system works. Nothing is promised without it.
+        #[schemars(extend("examples" = ["99.99%"]))]
+        availability: Percent,
+        /// Recovery time objective: the longest outage that one fault may cause. At least one second.
+        #[schemars(extend("default" = "5s"))]
+        rto: HumanDuration,
+        /// Recovery point objective: how old the oldest acknowledged write may be that one fault loses. `"0s"`: none is
+        /// ever lost.
+        #[schemars(extend("default" = "0s"))]
+        rpo: HumanDuration,
+    }
+}
+
+table! {
+    /// A data centre or room.
+    SiteTable {
+        /// Its nodes only vote: no member of a database, no instance of a service, no route. It decides when two other
+        /// sites cannot see each other.
+        #[schemars(extend("default" = false))]
+        witness: bool,
+    }
+}
+
+table! {
+    /// One Linux machine. It needs either `address` or `lines`.
+    #[schemars(extend("oneOf" = [{ "required": ["address"] }, { "required": ["lines"] }]))]
+    NodeTable {
+        /// The site it stands in. May be left out when there is only one.
+        site: String,
+        /// Its IPv4 or IPv6 address, for a node with one connection.
+        #[schemars(extend("examples" = ["10.0.1.11"]))]
+        address: Address,
+        /// Its address on each of several lines, by the name of the line. Agents use all lines at once; what can only use
+        /// one uses the first. Nodes that shall see each other need a line of the same name.
+        #[schemars(extend("examples" = [{ "fibre": "10.0.1.11", "radio": "10.9.1.11" }]))]
+        lines: Section<Address>,
+        /// Whether it votes when agents agree. Unless said otherwise an odd number is chosen: all nodes of up to five
+        /// (of four, three), else five, spread over the sites.
+        voter: bool,
+        /// The TCP port its agent listens on.
+        #[schemars(extend("default" = 7432, "minimum" = 1, "maximum" = 65535))]
+        agent_port: Number,
+    }
+}
+
+table! {
+    /// What agents use to agree.
+    CoordinationTable {
+        /// An etcd cluster that exists already, to be used instead of the agents' own votes.
+        etcd: EtcdTable,
+    }
+}
+
+table! {
+    /// An etcd cluster, version 3.4 or newer.
+    #[schemars(extend("required" = ["endpoints"]))]
+    EtcdTable {
+        /// The client URLs of its members.
+        #[schemars(extend("examples" = [["https://10.0.1.21:2379", "https://10.0.2.21:2379"]]))]
+        endpoints: Vec<At<String>>,
+        /// PEM file with the authorities that signed its certificates. Needed for `https://`.
+        ca: String,
+        /// PEM file with the certificate to show. Needs `key`.
+        certificate: String,
+        /// PEM file with the private key of `certificate`.
+        key: String,
+    }
+}
+
+table! {
+    /// A PostgreSQL cluster: one primary and its standbys.
+    DatabaseTable {
+        /// The engine.
+        #[schemars(extend("default" = "postgres"))]
+        engine: EngineWord,
+        /// The nodes with a copy; the first one creates the database. Without it up to three nodes are chosen, spread over
+        /// the sites.
+        #[schemars(extend("examples" = [["e1", "e2", "w1"]]))]
+        members: Vec<At<String>>,
+        /// PostgreSQL's own port on its members. Clients use routes instead. Without it the first free port from 6432
+        /// upwards is chosen.
+        #[schemars(extend("minimum" = 1, "maximum" = 65535))]
+        port: Number,
+        /// `zero-loss`: an acknowledged write survives every failover, and writes wait rather than be at risk. `async`:
+        /// writes wait for nobody, and a failover may lose the newest.
+        #[schemars(extend("default" = "zero-loss"))]
+        durability: DurabilityWord,
+        /// With `durability = "async"`: a standby further behind than this is not promoted without an operator's word.
+        #[schemars(extend("examples" = ["10s"]))]
+        max_loss: HumanDuration,
+        /// With `durability = "zero-loss"`: how many standbys must have flushed a write before it is acknowledged. Lower
+        /// than the number of members.
+        #[schemars(extend("default" = 1, "minimum" = 1))]
+        sync: Number,
+        /// Accept that all copies stand in one site although there are several.
+        #[schemars(extend("default" = false))]
+        allow_same_site: bool,
+        /// PostgreSQL settings, by name; whether a change needs a reload or a rolling restart is found out. Settings that
+        /// decide over durability or replication are refused.
+        #[schemars(extend("examples" = [{ "shared_buffers": "2GB", "max_connections": 300 }]))]
+        parameters: Section<Setting>,
+        /// The directory with `postgres`, `initdb`, `pg_rewind` and the rest. Without it the newest installed version is
+        /// used.
+        #[schemars(extend("examples" = ["/usr/lib/postgresql/15/bin"]))]
+        bin_dir: String,
+        /// The operating system user PostgreSQL runs as; never root.
+        #[schemars(extend("default" = "postgres"))]
+        os_user: String,
+        /// The application's database inside PostgreSQL. Without it the name of this section.
+        dbname: String,
+        /// The role that owns it and that the connection strings of routes use. Without it the name of this section.
+        owner: String,
+    }
+}
+
+table! {
+    /// A stateless application.
+    #[schemars(extend("required" = ["command"]))]
+    ServiceTable {
+        /// Program and arguments, with placeholders. A relative path is taken from the directory of this file.
+        #[schemars(extend("examples" = [["./shop", "--listen", "{address}:{port}"]]))]
+        command: Vec<At<String>>,
+        /// How many copies run.
+        #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 1000))]
+        instances: Number,
+        /// Run only in these sites.
+        #[schemars(extend("default" = []))]
+        sites: Vec<At<String>>,
+        /// Run only on these nodes.
+        #[schemars(extend("default" = []))]
+        nodes: Vec<At<String>>,
+        /// The ports that instances get. Without it a free block of one hundred from 20000 upwards is chosen.
+        #[schemars(extend("examples" = ["20000-20099"]))]
+        ports: Ports,
+        /// How a working instance is told from a broken one. Without it a TCP connection must succeed if the service uses
+        /// `{port}`, else running is enough.
+        health: HealthTable,
+        /// Environment variables, with placeholders.
+        #[schemars(extend("examples" = [{ "DATABASE_URL": "{route.orders-rw.dsn}" }]))]
+        env: Section<String>,
+        /// How long an instance may take to finish after SIGTERM before it is killed.
+        #[schemars(extend("default" = "10s"))]
+        stop_grace: HumanDuration,
+        /// The operating system user it runs as when the agent is root. Without it `nobody`.
+        user: String,
+    }
+}
+
+table! {
+    /// How a working instance is told from a broken one. At most one of `http`, `tcp` and `command`.
+    HealthTable {
+        /// The path of a page that answers with a status from 200 to 399.
+        #[schemars(extend("examples" = ["/healthz"]))]
+        http: String,
+        /// A TCP connection succeeds. `false`: running is enough.
+        tcp: bool,
+        /// Program and arguments, with placeholders, that ends with 0.
+        command: Vec<At<String>>,
+        /// Time from one question to the next. At least 50 ms.
+        #[schemars(extend("default" = "500ms"))]
+        interval: HumanDuration,
+        /// No answer within this is a bad answer. At least 10 ms.
+        #[schemars(extend("default" = "1s"))]
+        timeout: HumanDuration,
+        /// So many good answers in a row make it healthy.
+        #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 100))]
+        healthy_after: Number,
+        /// So many bad answers in a row make it unhealthy.
+        #[schemars(extend("default" = 2, "minimum" = 1, "maximum" = 100))]
+        unhealthy_after: Number,
+    }
+}
+
+table! {
+    /// What clients connect to. It leads either to a `service` or to a `database`.
+    #[schemars(extend("required" = ["listen"], "oneOf" = [{ "required": ["service"] }, { "required": ["database"] }]))]
+    RouteTable {
+        /// Where it listens: `":8080"` for every address of a node, or an address with a port.
+        #[schemars(extend("examples" = [":8080", "10.0.1.11:8080", "[fd00::1]:8080"]))]
+        listen: Endpoint,
+        /// The service it leads to, with HTTP.
+        service: String,
+        /// The database it leads to, with PostgreSQL's protocol.
+        database: String,
+        /// Which members of the database: the `primary`, a `standby`, or `any` that answers reads.
+        #[schemars(extend("default" = "primary"))]
+        target: RoleWord,
+        /// How long a new connection to a database waits while there is no member to take it.
+        #[schemars(extend("default" = "10s"))]
+        park_limit: HumanDuration,
+        /// How many connections may wait so on one node.
+        #[schemars(extend("default" = 1000, "minimum" = 0, "maximum" = 100_000))]
+        park_connections: Number,
+    }
+}
+
+table! {
+    /// Who hears of trouble.
+    AlarmsTable {
+        /// Addresses to tell: `https://`, `http://` or `mailto:`.
+        #[schemars(extend("default" = [], "examples" = ["https://hooks.example/ops"]))]
+        notify: Texts,
+    }
+}
+
+table! {
+    /// The backups of one database.
+    #[schemars(extend("required" = ["repository"]))]
+    BackupTable {
+        /// Where they are kept: `s3://bucket/prefix` or `file:///directory`.
+        #[schemars(extend("examples" = ["s3://bucket/shop", "file:///srv/backup"]))]
+        repository: String,
+        /// When a base backup is taken, in UTC: `hourly`, `daily HH:MM` or `weekly DAY HH:MM`.
+        #[schemars(extend("default" = "daily 03:00"))]
+        schedule: Times,
+        /// How far back a restore must be possible.
+        #[schemars(extend("default" = "30d"))]
+        keep: HumanDuration,
+    }
+}
