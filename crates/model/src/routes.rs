@@ -149,6 +149,27 @@ pub enum FromProxy {
         /// Routes that do not listen, with the reason.
         listen_errors: Vec<String>,
     },
+    /// A table was not taken: it is older than the one in force, or could not be read.
+    Refused {
+        /// The generation that was offered; 0 when the line could not be read.
+        generation: u64,
+        /// The generation in force; continue above it.
+        current: u64,
+        /// Why, in one sentence.
+        because: String,
+    },
+    /// A draining database route has no session left on the members being left; sent once for each draining, after its
+    /// `Applied`.
+    Drained {
+        /// The generation in force.
+        generation: u64,
+        /// The route.
+        route: RouteName,
+        /// Sessions that were told to leave while they were idle.
+        idle: u64,
+        /// Sessions that were cut at the deadline.
+        cut: u64,
+    },
     /// Counters and what live traffic showed; sent on request and every second while anything changed.
     Report(ProxyReport),
 }
@@ -177,4 +198,7 @@ pub struct RouteReport {
     pub retried: u64,
     /// Instances that live traffic has ejected now.
     pub ejected: Vec<String>,
+    /// No instance is fit, so the unfit ones are used all the same (panic mode).
+    #[serde(default)]
+    pub panic: bool,
 }

@@ -1,0 +1,1 @@
+//! Service routes: which instance answers a request, what is repeated, and who is left out.

@@ -1,0 +1,302 @@
+//! A client that has connected: its first message, the wait for a member, and the greeting of that member.
+//!
+//! Nothing of the session has happened before the member's first byte: until then every failure, and every change of
+//! the table, sends the client back to waiting without its noticing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::routes::DatabaseEndpoint;
+use model::time::Moment;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::carry::Session;
+use super::route::{Bench, DatabaseRoute, Seat};
+use super::{cancel, farewell};
+use crate::core::database::answer::{Fatal, NO_ENCRYPTION, TLS_ALERT};
+use crate::core::database::conversation::Conversation;
+use crate::core::database::first_message::{self, HEAD, Head, Kind, Malformed};
+use crate::core::database::{Patience, Verdict, View};
+use crate::{clock, socket};
+
+/// How long a client may take to send its first message (PostgreSQL gives a minute for the whole authentication).
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// How long a client may take for its next message after its request for encryption was declined.
+const NEXT_MESSAGE: Duration = Duration::from_secs(1);
+
+/// A client that waits for a member.
+struct Visitor {
+    client: TcpStream,
+    first: Vec<u8>,
+    kind: Kind,
+    accepted: Moment,
+    route: Arc<DatabaseRoute>,
+    views: watch::Receiver<Arc<View>>,
+    /// Members that failed in this round of attempts.
+    avoid: Vec<DatabaseEndpoint>,
+    patience: Patience,
+    bench: Option<Bench>,
+}
+
+/// Why a client gets no member.
+enum NoMember {
+    /// It left.
+    ClientGone,
+    /// It has waited as long as it may.
+    TimedOut,
+    /// Too many wait already.
+    Full(u32),
+}
+
+/// How a member received the first message.
+enum Greeting {
+    /// It answers.
+    Answered,
+    /// It did not; nothing is lost, ask again elsewhere.
+    Again,
+}
+
+/// Serves one accepted connection to its end. `_room` keeps its place among the proxy's connections.
+pub(super) async fn serve(mut client: TcpStream, route: Arc<DatabaseRoute>, _room: OwnedSemaphorePermit) {
+    socket::prepare(&client);
+    let accepted = clock::now();
+    let (head, first) = match timeout(FIRST_MESSAGE, read_first(&mut client)).await {
+        Ok(Ok(message)) => message,
+        Ok(Err(error)) => return reject(client, &route, error).await,
+        Err(_) => {
+            return tracing::debug!(route = ?route.report().route, "a client sent no first message in time");
+        }
+    };
+    let views = route.views();
+    if head.kind == Kind::Cancel {
+        let members = views.borrow().inhabited().to_vec();
+        return cancel::forward(first, &members).await;
+    }
+    let visitor = Visitor {
+        client,
+        first,
+        kind: head.kind,
+        accepted,
+        route,
+        views,
+        avoid: Vec::new(),
+        patience: Patience::default(),
+        bench: None,
+    };
+    // Boxed, so that a session that is long under way does not keep the room that the visit needed.
+    if let Some((session, talk)) = Box::pin(visitor.visit()).await {
+        session.carry(talk).await;
+    }
+}
+
+/// Reads exactly the first message, so that everything after it is still in the socket.
+async fn read_first(client: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
+    let mut message = vec![0; HEAD];
+    client.read_exact(&mut message).await?;
+    let head =
+        first_message::head(message[..].try_into().map_err(io::Error::other)?).map_err(io::Error::other)?;
+    message.resize(head.length, 0);
+    client.read_exact(&mut message[HEAD..]).await?;
+    Ok((head, message))
+}
+
+async fn reject(client: TcpStream, route: &DatabaseRoute, error: io::Error) {
+    // Port scanners and health checks connect and leave; only those who spoke get an answer and count as failed.
+    if let Some(malformed) = error.get_ref().and_then(|inner| inner.downcast_ref::<Malformed>()) {
+        route.count_failed();
+        farewell::say(client, Fatal::protocol_violation(malformed.to_string()).encode()).await;
+    }
+}
+
+impl Visitor {
+    /// Finds a member that answers; `None` when the client has left or was told that there is none.
+    async fn visit(mut self) -> Option<(Session, Conversation)> {
+        loop {
+            let (seat, mut member) = match self.find_member().await {
+                Ok(found) => found,
+                Err(NoMember::ClientGone) => return None,
+                Err(NoMember::TimedOut) => return self.apologise(None).await,
+                Err(NoMember::Full(limit)) => return self.apologise(Some(limit)).await,
+            };
+            match self.greet(&seat, &mut member).await {
+                Ok(Greeting::Answered) => return Some(self.settle_in(seat, member)),
+                Ok(Greeting::Again) => self.failed(&seat),
+                Err(NoMember::ClientGone | NoMember::TimedOut | NoMember::Full(_)) => return None,
+            }
+        }
+    }
+
+    fn settle_in(self, seat: Seat, member: TcpStream) -> (Session, Conversation) {
+        let talk = match self.kind {
+            Kind::Startup => Conversation::plain(),
+            Kind::Encryption => Conversation::asked_for_encryption(),
+            Kind::DirectTls | Kind::Cancel => Conversation::opaque(),
+        };
+        let Self { client, views, route, .. } = self;
+        (Session { client, member, seat, views, route, began: clock::now() }, talk)
+    }
+
+    /// Waits until a member accepts a connection.
+    async fn find_member(&mut self) -> Result<(Seat, TcpStream), NoMember> {
+        loop {
+            // Seen before the seat is asked for, so that any later table ends the waits below.
+            if self.all_have_failed() {
+                self.avoid.clear();
+                let pause = self.patience.next_pause();
+                self.wait(Some(pause)).await?;
+                continue;
+            }
+            match self.route.take_seat(&self.avoid) {
+                None => self.wait(None).await?,
+                Some(seat) => match self.connect(&seat).await? {
+                    Some(member) => {
+                        self.bench = None;
+                        return Ok((seat, member));
+                    }
+                    None => self.failed(&seat),
+                },
+            }
+        }
+    }
+
+    fn all_have_failed(&mut self) -> bool {
+        let view = self.views.borrow_and_update();
+        let eligible = view.eligible();
+        !eligible.is_empty() && eligible.iter().all(|member| self.avoid.contains(member))
+    }
+
+    fn failed(&mut self, seat: &Seat) {
+        self.route.count_retried();
+        self.avoid.push(seat.endpoint().clone());
+    }
+
+    /// Sits down among the waiting until the table changes or `pause` is over.
+    async fn wait(&mut self, pause: Option<Duration>) -> Result<(), NoMember> {
+        if self.bench.is_none() {
+            self.bench = Some(self.route.park().map_err(|full| NoMember::Full(full.limit))?);
+        }
+        let deadline = self.deadline();
+        let pause = async {
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.views.changed() => Ok(()),
+            () = pause => Ok(()),
+            () = sleep_until(clock::instant(deadline)) => Err(NoMember::TimedOut),
+            () = gone(&self.client) => Err(NoMember::ClientGone),
+        }
+    }
+
+    /// One attempt to connect, given up when it takes too long or the table does not allow the member any more.
+    async fn connect(&mut self, seat: &Seat) -> Result<Option<TcpStream>, NoMember> {
+        let attempt = timeout(self.patience.next_connect(), TcpStream::connect(seat.endpoint().address));
+        let mut attempt = std::pin::pin!(attempt);
+        let deadline = clock::instant(self.deadline());
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.views.changed() => {
+                    if self.views.borrow_and_update().verdict(seat.endpoint()) != Verdict::Keep {
+                        return Ok(None);
+                    }
+                }
+                outcome = &mut attempt => return Ok(outcome.ok().and_then(Result::ok).inspect(socket::prepare)),
+                () = gone(&self.client) => return Err(NoMember::ClientGone),
+                () = sleep_until(deadline) => return Err(NoMember::TimedOut),
+            }
+        }
+    }
+
+    /// Passes the first message on and waits for the member's first byte.
+    async fn greet(&mut self, seat: &Seat, member: &mut TcpStream) -> Result<Greeting, NoMember> {
+        if member.write_all(&self.first).await.is_err() {
+            return Ok(Greeting::Again);
+        }
+        if self.kind == Kind::DirectTls {
+            // The rest of the handshake is still to be carried before the member can answer.
+            return Ok(Greeting::Answered);
+        }
+        let others = self.views.borrow_and_update().eligible().len().saturating_sub(1);
+        let impatience = async {
+            match Patience::answer(others) {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut impatience = std::pin::pin!(impatience);
+        loop {
+            tokio::select! {
+                biased;
+                answer = peek(member) => {
+                    return Ok(if answer { Greeting::Answered } else { Greeting::Again });
+                }
+                _ = self.views.changed() => {
+                    if self.views.borrow_and_update().verdict(seat.endpoint()) != Verdict::Keep {
+                        return Ok(Greeting::Again);
+                    }
+                }
+                () = gone(&self.client) => return Err(NoMember::ClientGone),
+                () = &mut impatience => return Ok(Greeting::Again),
+            }
+        }
+    }
+
+    /// Tells the client that there is no member for it, in words that its program shows.
+    async fn apologise<T>(mut self, full: Option<u32>) -> Option<T> {
+        self.bench = None;
+        self.route.count_failed();
+        let view = self.views.borrow().clone();
+        let (database, because) = (view.target.database.as_str(), view.because());
+        let fatal = match full {
+            Some(limit) => Fatal::too_many_waiting(database, because, limit),
+            None => {
+                let waited = clock::now().since(self.accepted).as_millis();
+                Fatal::cannot_connect_now(database, because, u64::try_from(waited).unwrap_or(u64::MAX))
+            }
+        };
+        match self.kind {
+            Kind::DirectTls => farewell::say(self.client, TLS_ALERT.to_vec()).await,
+            Kind::Encryption => self.apologise_unencrypted(fatal).await,
+            Kind::Startup | Kind::Cancel => farewell::say(self.client, fatal.encode()).await,
+        }
+        None
+    }
+
+    /// Clients do not show an error that comes before encryption is agreed (CVE-2024-10977). So the request is
+    /// declined first; a client that does not insist on encryption goes on in plain text and shows the error then.
+    async fn apologise_unencrypted(mut self, fatal: Fatal) {
+        for _ in 0..2 {
+            if self.client.write_all(NO_ENCRYPTION).await.is_err() {
+                return;
+            }
+            match timeout(NEXT_MESSAGE, read_first(&mut self.client)).await {
+                Ok(Ok((Head { kind: Kind::Encryption, .. }, _))) => {}
+                Ok(Ok(_)) => return farewell::say(self.client, fatal.encode()).await,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    fn deadline(&self) -> Moment {
+        self.views.borrow().patience_ends(self.accepted)
+    }
+}
+
+/// Whether the peer has sent a byte; false when it has closed or failed instead.
+async fn peek(stream: &TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]).await, Ok(1..))
+}
+
+/// Returns when the client has closed its connection. One that sends ahead is alive; its bytes wait.
+async fn gone(client: &TcpStream) {
+    if peek(client).await {
+        std::future::pending::<()>().await;
+    }
+}

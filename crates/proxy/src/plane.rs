@@ -1,0 +1,291 @@
+//! The routes in force on this node.
+//!
+//! A table is put in force in one synchronous step under a lock; what it forbids then ends in its own tasks. A task of
+//! its own waits for that end and only then tells the agents that the generation is in force.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::RouteName;
+use model::routes::{DatabaseTarget, FromProxy, ProxyReport, RouteTable, RouteTarget, ServiceTarget};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+
+use crate::control::state_file::StateFile;
+use crate::core::listen::{self, Wanted};
+use crate::database::DatabaseRoute;
+use crate::listeners::Listeners;
+use crate::service::ServiceRoute;
+use crate::socket;
+
+/// News that an agent may be behind before it is only told the present state.
+const NEWS_KEPT: usize = 256;
+
+/// All that one proxy serves.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    routes: Mutex<Routes>,
+    news: broadcast::Sender<FromProxy>,
+    listeners_changed: Notify,
+    state_file: StateFile,
+    room: Arc<Semaphore>,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    table: RouteTable,
+    /// The last generation that was reported to be in force.
+    settled: u64,
+    databases: HashMap<RouteName, Arc<DatabaseRoute>>,
+    services: HashMap<RouteName, Arc<ServiceRoute>>,
+    /// Routes of former tables whose connections may not all have ended.
+    leaving: Vec<Arc<DatabaseRoute>>,
+    wanted: Wanted,
+    clashes: Vec<String>,
+    listeners: Listeners,
+}
+
+/// Who serves a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Guest {
+    /// Layer 4.
+    Database(Arc<DatabaseRoute>),
+    /// Layer 7.
+    Service(Arc<ServiceRoute>),
+}
+
+impl Plane {
+    /// A proxy without routes that carries at most `limit` connections.
+    pub(crate) fn new(limit: usize, state_file: StateFile) -> Arc<Self> {
+        Arc::new(Self {
+            routes: Mutex::default(),
+            news: broadcast::Sender::new(NEWS_KEPT),
+            listeners_changed: Notify::new(),
+            state_file,
+            room: Arc::new(Semaphore::new(limit)),
+            limit,
+        })
+    }
+
+    /// Puts the table of the last run in force.
+    pub(crate) fn restore(self: &Arc<Self>, table: RouteTable) {
+        self.swap(&mut self.lock(), table);
+    }
+
+    /// Puts an agent's table in force, or says why not.
+    pub(crate) fn apply(self: &Arc<Self>, table: RouteTable) -> Option<FromProxy> {
+        let mut routes = self.lock();
+        let (generation, current) = (table.generation, routes.table.generation);
+        if generation < current || (generation == current && table != routes.table) {
+            let because = format!("generation {generation} is not newer than {current}, which is in force");
+            return Some(FromProxy::Refused { generation, current, because });
+        }
+        self.state_file.keep(table.clone());
+        self.swap(&mut routes, table);
+        None
+    }
+
+    fn swap(self: &Arc<Self>, routes: &mut Routes, table: RouteTable) {
+        routes.swap_targets(&table, &self.news);
+        let (wanted, clashes) = listen::wanted(&table);
+        let former = std::mem::replace(&mut routes.wanted, wanted);
+        routes.clashes = clashes;
+        routes.table = table;
+        routes.swap_listeners(self, &former);
+        tokio::spawn(self.clone().settle());
+    }
+
+    /// Waits until the table in force is obeyed everywhere, then says so.
+    async fn settle(self: Arc<Self>) {
+        let (generation, databases, services) = {
+            let routes = self.lock();
+            let leaving = routes.leaving.iter().cloned();
+            let databases: Vec<_> = routes.databases.values().cloned().chain(leaving).collect();
+            (routes.table.generation, databases, routes.services.values().cloned().collect::<Vec<_>>())
+        };
+        for route in &databases {
+            route.cleared().await;
+        }
+        for route in &services {
+            route.cleared().await;
+        }
+        self.listeners_settled().await;
+        let mut routes = self.lock();
+        if routes.table.generation != generation {
+            return; // A newer table has come meanwhile; its own task speaks for both.
+        }
+        routes.settled = generation;
+        routes.leaving.clear();
+        drop(routes);
+        self.tell(self.applied());
+        databases.iter().for_each(|route| route.settled());
+    }
+
+    async fn listeners_settled(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.listeners_changed.notified());
+            changed.as_mut().enable();
+            if self.lock().listeners.are_settled() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A listener has been opened or has failed.
+    pub(crate) fn listeners_changed(&self) {
+        self.listeners_changed.notify_waiters();
+        let routes = self.lock();
+        let settled = routes.settled == routes.table.generation;
+        drop(routes);
+        if settled {
+            self.tell(self.applied());
+        }
+    }
+
+    /// Passes an accepted connection to the route that listens there.
+    pub(crate) fn receive(&self, address: &SocketAddr, stream: TcpStream) {
+        let guest = self.lock().guest_at(address);
+        match guest {
+            Some(guest) => self.receive_for(guest, stream),
+            // The address has just been taken out of the table.
+            None => socket::reset_on_close(&stream),
+        }
+    }
+
+    /// Passes an accepted connection to `guest`.
+    pub(crate) fn receive_for(&self, guest: Guest, stream: TcpStream) {
+        match (self.room.clone().try_acquire_owned(), guest) {
+            (Ok(room), guest) => guest.receive(stream, room),
+            (Err(_), Guest::Database(route)) => route.turn_away(stream, self.limit),
+            (Err(_), Guest::Service(route)) => route.turn_away(stream, self.limit),
+        }
+    }
+
+    /// The generation in force.
+    pub(crate) fn generation(&self) -> u64 {
+        self.lock().table.generation
+    }
+
+    /// What is told to an agent that connects, and to all when a table is in force.
+    pub(crate) fn applied(&self) -> FromProxy {
+        let routes = self.lock();
+        FromProxy::Applied { generation: routes.settled, listen_errors: routes.listen_errors() }
+    }
+
+    /// What happened on all routes, by name.
+    pub(crate) fn report(&self) -> ProxyReport {
+        let routes = self.lock();
+        let databases = routes.databases.values().map(|route| route.report());
+        let services = routes.services.values().map(|route| route.report());
+        let mut routes: Vec<_> = databases.chain(services).collect();
+        routes.sort_by(|one, other| one.route.cmp(&other.route));
+        ProxyReport { routes }
+    }
+
+    /// What the proxy tells on its own accord from now on.
+    pub(crate) fn news(&self) -> broadcast::Receiver<FromProxy> {
+        self.news.subscribe()
+    }
+
+    fn tell(&self, news: FromProxy) {
+        // No receiver: no agent is connected; it will ask.
+        drop(self.news.send(news));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Routes {
+    /// Changes every route to what `table` says. Routes that are not in it lose their connections.
+    fn swap_targets(&mut self, table: &RouteTable, news: &broadcast::Sender<FromProxy>) {
+        let generation = table.generation;
+        let mut databases = std::mem::take(&mut self.databases);
+        let mut services = std::mem::take(&mut self.services);
+        for route in &table.routes {
+            let name = route.name.clone();
+            match &route.target {
+                RouteTarget::Database(target) => {
+                    let present = databases.remove(&name);
+                    self.databases.insert(name, database(present, &route.name, generation, target, news));
+                }
+                RouteTarget::Service(target) => {
+                    let present = services.remove(&name);
+                    self.services.insert(name, service(present, &route.name, target));
+                }
+            }
+        }
+        for route in databases.into_values() {
+            route.remove(generation);
+            self.leaving.push(route);
+        }
+        services.into_values().for_each(|route| route.remove());
+    }
+
+    fn swap_listeners(&mut self, plane: &Arc<Plane>, former: &Wanted) {
+        let mut listeners = std::mem::take(&mut self.listeners);
+        let heir = |address: &SocketAddr| former.get(address).and_then(|name| self.guest(name));
+        listeners.change(plane, &self.wanted, heir);
+        self.listeners = listeners;
+    }
+
+    fn guest_at(&self, address: &SocketAddr) -> Option<Guest> {
+        self.guest(self.wanted.get(address)?)
+    }
+
+    fn guest(&self, name: &RouteName) -> Option<Guest> {
+        let database = self.databases.get(name).cloned().map(Guest::Database);
+        database.or_else(|| self.services.get(name).cloned().map(Guest::Service))
+    }
+
+    fn listen_errors(&self) -> Vec<String> {
+        let named = |(address, reason): (SocketAddr, String)| {
+            let route = self.wanted.get(&address).map_or("?", RouteName::as_str);
+            format!("{route} {address}: {reason}")
+        };
+        self.clashes.iter().cloned().chain(self.listeners.failures().into_iter().map(named)).collect()
+    }
+}
+
+impl Guest {
+    fn receive(self, stream: TcpStream, room: OwnedSemaphorePermit) {
+        match self {
+            Self::Database(route) => route.receive(stream, room),
+            Self::Service(route) => route.receive(stream, room),
+        }
+    }
+}
+
+fn database(
+    present: Option<Arc<DatabaseRoute>>,
+    name: &RouteName,
+    generation: u64,
+    target: &DatabaseTarget,
+    news: &broadcast::Sender<FromProxy>,
+) -> Arc<DatabaseRoute> {
+    match present {
+        Some(route) => {
+            route.swap(generation, target.clone());
+            route
+        }
+        None => Arc::new(DatabaseRoute::new(name.clone(), generation, target.clone(), news.clone())),
+    }
+}
+
+fn service(
+    present: Option<Arc<ServiceRoute>>,
+    name: &RouteName,
+    target: &ServiceTarget,
+) -> Arc<ServiceRoute> {
+    match present {
+        Some(route) => {
+            route.swap(target);
+            route
+        }
+        None => Arc::new(ServiceRoute::new(name.clone(), target)),
+    }
+}

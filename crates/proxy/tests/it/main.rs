@@ -1,0 +1,9 @@
+//! The proxy with real sockets, real PostgreSQL servers and real HTTP instances on loopback.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly, as the tests themselves may")]
+
+mod agent;
+mod database;
+mod drain;
+mod listen;
+mod postgres;
