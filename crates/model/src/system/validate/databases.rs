@@ -261,6 +261,11 @@ impl Check<'_, '_> {
 
     /// Whether the loss of a site is survived.
     fn check_sites(&mut self, draft: &Draft<'_>, k: usize, system: &System) {
+        // What stands nowhere was reported, and nothing can be said about the rest.
+        let placed = |member| system.site_of(member).is_some_and(|site| system.sites.contains_key(site));
+        if !draft.members.iter().all(placed) {
+            return;
+        }
         let mut here: BTreeMap<&SiteName, usize> = BTreeMap::new();
         for site in draft.members.iter().filter_map(|member| system.site_of(member)) {
             *here.entry(site).or_default() += 1;
@@ -336,7 +341,7 @@ impl Check<'_, '_> {
         };
         let why = if reserved {
             "it is reserved: PostgreSQL or Mainstay uses it for itself"
-        } else if is_identifier(name) {
+        } else if is_identifier(name) || field.given().is_none() {
             return name.to_owned();
         } else {
             "it must be lower-case letters, digits, `_` and `-`, beginning with a letter or `_`, at most 63 characters"
