@@ -165,7 +165,8 @@ impl Process {
     /// Waits for its end, which is seen at once (the pidfd becomes readable).
     pub async fn exited(&self) -> Exit {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await {
+        // Copied out at once: the guard that the channel lends must not be held while waiting.
+        match exit.wait_for(Option::is_some).await.map(|exit| *exit) {
             Ok(exit) => exit.unwrap_or(Exit::Unknown),
             // The runtime that watched is shutting down: nothing more will be known.
             Err(_) => std::future::pending().await,
