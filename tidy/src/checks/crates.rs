@@ -9,7 +9,7 @@ use crate::ratchet::{self, Ratchet};
 use crate::tree::{SourceFile, Tree};
 
 /// Which crates of the workspace each of them may use. ARCHITECTURE.md draws the same picture.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("transport", &["model"]),
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("proxy", &["model"]),
     ("lab", &["model", "effects"]),
     ("mainstay", &["model", "decide", "transport", "coordination", "effects", "proxy", "lab"]),
+    ("simulation", &["model", "decide", "proxy"]),
     ("shop", &[]),
     ("tidy", &[]),
 ];

@@ -13,6 +13,9 @@ fn problem_of(tree: &Tree, file: &SourceFile) -> Option<Problem> {
     let dir = file.crate_dir()?;
     let inside = &file.path[dir.len() + 1..];
     let (folder, name) = inside.rsplit_once('/')?;
+    if is_named(tree, dir, folder, inside, name) {
+        return None;
+    }
     if folder == "tests" || (inside.starts_with("tests/") && !inside.starts_with("tests/it/")) {
         return Some(Problem {
             path: file.path.clone(),
@@ -35,6 +38,17 @@ fn problem_of(tree: &Tree, file: &SourceFile) -> Option<Problem> {
         why: "a file that nobody declares is not compiled and its tests do not run",
         hint: format!("declare it in one of {}", parents.join(", ")),
     })
+}
+
+/// Whether the manifest names the file as a program's or a test's root, or a file beside it as a module's path.
+fn is_named(tree: &Tree, dir: &str, folder: &str, inside: &str, name: &str) -> bool {
+    let manifest = tree.file(&format!("{dir}/Cargo.toml"));
+    let beside = format!("{dir}/{folder}/");
+    let attribute = format!("#[path = \"{name}\"]");
+    let is_beside =
+        |file: &&SourceFile| file.path.strip_prefix(&beside).is_some_and(|rest| !rest.contains('/'));
+    manifest.is_some_and(|manifest| manifest.text.contains(&format!("path = \"{inside}\"")))
+        || tree.rust().filter(is_beside).any(|file| file.text.contains(&attribute))
 }
 
 /// The module's name and the files that may declare it.
@@ -67,11 +81,15 @@ mod tests {
     #[test]
     fn forgotten_files_are_found() {
         let source = tree(&[
-            ("crates/a/src/lib.rs", "pub mod b;\n// mod lost;\nmod c { mod d; }\n"),
+            ("crates/a/src/lib.rs", "pub mod b;\nmod here;\n// mod lost;\nmod c { mod d; }\n"),
             ("crates/a/src/b/mod.rs", "mod inner;"),
             ("crates/a/src/b/inner.rs", ""),
             ("crates/a/src/b/lost.rs", ""),
             ("crates/a/src/lost.rs", ""),
+            ("crates/a/src/here.rs", "#[cfg(test)]\n#[path = \"elsewhere.rs\"]\nmod tests;"),
+            ("crates/a/src/elsewhere.rs", ""),
+            ("crates/a/Cargo.toml", "[[bin]]\npath = \"tests/helper/main.rs\"\n"),
+            ("crates/a/tests/helper/main.rs", ""),
             ("crates/a/tests/it/main.rs", "mod good;"),
             ("crates/a/tests/it/good.rs", ""),
             ("crates/a/tests/it/lost.rs", ""),

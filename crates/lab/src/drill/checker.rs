@@ -1,0 +1,232 @@
+//! The judge: pure functions from what was seen to what it proves.
+//!
+//! The rules: every acknowledged write is there exactly once; a failed one is not there; an unknown one is there once or
+//! not at all; nothing else is there. And never did two members acknowledge in turn: who acknowledged under one
+//! leadership was done before the next one began.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use model::NodeName;
+use model::postgres::Timeline;
+use model::time::Moment;
+
+use super::history::{Copy, History, Member, Outcome, Role, Write, WriteId, Writer};
+
+/// What the history proves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Writes of the client that were acknowledged.
+    pub acknowledged: u64,
+    /// Writes of the client that certainly failed.
+    pub failed: u64,
+    /// Writes of the client whose outcome it cannot know.
+    pub unknown: u64,
+    /// Writes that the prober made directly at a member and that were acknowledged.
+    pub direct: u64,
+    /// Acknowledged writes that are missing in at least one copy.
+    pub lost: BTreeSet<WriteId>,
+    /// Writes that are there more than once.
+    pub doubled: BTreeSet<WriteId>,
+    /// Writes that are there although they failed.
+    pub risen: BTreeSet<WriteId>,
+    /// Rows that nobody wrote.
+    pub foreign: BTreeSet<WriteId>,
+    /// Leaderships that acknowledged in turn.
+    pub overlaps: Vec<Overlap>,
+    /// Answers of a former primary as primary, later than its lease allows.
+    pub late_reads: u64,
+}
+
+/// One leadership as a client sees it: a member on a timeline.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leadership {
+    /// The timeline it wrote to.
+    pub timeline: Timeline,
+    /// The member's node; an address that belongs to no member stands for itself.
+    pub member: String,
+}
+
+/// Two leaderships of which each acknowledged after the other had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// One of them.
+    pub one: Leadership,
+    /// The other.
+    pub other: Leadership,
+}
+
+/// The part of a run in which an outage is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its beginning: the moment of the fault, or of the recovery's first step.
+    pub from: Moment,
+    /// Its end.
+    pub until: Moment,
+}
+
+/// The time in which a leadership certainly acknowledged: from an arrived acknowledgement to a later sent statement
+/// that was acknowledged too. The true time can only be longer, so what overlaps here overlapped in truth.
+#[derive(Clone, Copy, Debug)]
+struct Certain {
+    first_received: Moment,
+    last_sent: Moment,
+}
+
+impl Findings {
+    /// Failed and unknown writes of the client: what an application would have had to handle.
+    pub fn errors(&self) -> u64 {
+        self.failed + self.unknown
+    }
+
+    /// Every rule that was broken, in words; empty when the history is good.
+    pub fn broken(&self) -> Vec<String> {
+        let writes = [
+            (&self.lost, "acknowledged writes are lost"),
+            (&self.doubled, "writes are there more than once"),
+            (&self.risen, "writes are there although they failed"),
+            (&self.foreign, "rows are there that nobody wrote"),
+        ];
+        let counted = writes.into_iter().filter(|(ids, _)| !ids.is_empty());
+        let mut broken: Vec<String> =
+            counted.map(|(ids, what)| format!("{} {what} ({})", ids.len(), some_of(ids))).collect();
+        broken.extend(self.overlaps.iter().map(|Overlap { one, other }| {
+            format!(
+                "two members acknowledged in turn: {} on timeline {} and {} on timeline {}",
+                one.member, one.timeline, other.member, other.timeline
+            )
+        }));
+        if self.late_reads > 0 {
+            broken.push(format!(
+                "a former primary answered {} reads as primary after its lease",
+                self.late_reads
+            ));
+        }
+        broken
+    }
+}
+
+/// Judges a history against the rows that each reader found. `lease` is how long a member may serve as primary without
+/// renewal.
+pub fn check(history: &History, copies: &[Copy], members: &[Member], lease: Duration) -> Findings {
+    let mut findings = Findings { late_reads: late_reads(history, members, lease), ..Findings::default() };
+    for write in &history.writes {
+        count(&mut findings, write);
+        for copy in copies {
+            let rows = copy.rows.get(&write.id).copied().unwrap_or(0);
+            judge(&mut findings, write, rows);
+        }
+    }
+    let sent: BTreeSet<WriteId> = history.writes.iter().map(|write| write.id).collect();
+    let present = copies.iter().flat_map(|copy| copy.rows.keys().copied());
+    findings.foreign = present.filter(|id| !sent.contains(id)).collect();
+    findings.overlaps = overlaps(history, members);
+    findings
+}
+
+fn count(findings: &mut Findings, write: &Write) {
+    match (write.by, &write.outcome) {
+        (Writer::Client, Outcome::Acknowledged(_)) => findings.acknowledged += 1,
+        (Writer::Client, Outcome::Failed(_)) => findings.failed += 1,
+        (Writer::Client, Outcome::Unknown(_)) => findings.unknown += 1,
+        (Writer::Prober, Outcome::Acknowledged(_)) => findings.direct += 1,
+        (Writer::Prober, Outcome::Failed(_) | Outcome::Unknown(_)) => {}
+    }
+}
+
+fn judge(findings: &mut Findings, write: &Write, rows: u64) {
+    if rows > 1 {
+        findings.doubled.insert(write.id);
+    }
+    match write.outcome {
+        Outcome::Acknowledged(_) if rows == 0 => findings.lost.insert(write.id),
+        Outcome::Failed(_) if rows > 0 => findings.risen.insert(write.id),
+        Outcome::Acknowledged(_) | Outcome::Failed(_) | Outcome::Unknown(_) => false,
+    };
+}
+
+/// The longest time without an acknowledgement to the client that touches the window; `None` when it has no end.
+///
+/// A gap counts whole when it only touches the window: it began with the last acknowledgement before the fault.
+pub fn longest_gap(history: &History, window: Window) -> Option<Duration> {
+    let mut arrived: Vec<Moment> = history
+        .writes
+        .iter()
+        .filter(|write| write.by == Writer::Client && write.server().is_some())
+        .map(|write| write.ended)
+        .collect();
+    arrived.sort_unstable();
+    if arrived.last().is_none_or(|last| *last < window.until) {
+        return None;
+    }
+    let before = arrived.first().copied().unwrap_or(window.from).min(window.from);
+    let mut last = before;
+    let mut longest = Duration::ZERO;
+    for moment in arrived {
+        if moment > window.from && last < window.until {
+            longest = longest.max(moment.since(last));
+        }
+        last = moment;
+    }
+    Some(longest)
+}
+
+/// Every pair of leaderships that acknowledged in turn.
+fn overlaps(history: &History, members: &[Member]) -> Vec<Overlap> {
+    let mut spans: BTreeMap<Leadership, Certain> = BTreeMap::new();
+    for write in &history.writes {
+        let Some(leadership) = leadership_of(write, members) else { continue };
+        let span =
+            spans.entry(leadership).or_insert(Certain { first_received: write.ended, last_sent: write.sent });
+        span.first_received = span.first_received.min(write.ended);
+        span.last_sent = span.last_sent.max(write.sent);
+    }
+    let all: Vec<(&Leadership, &Certain)> = spans.iter().collect();
+    let mut found = Vec::new();
+    for (at, (one, a)) in all.iter().enumerate() {
+        for (other, b) in &all[at + 1..] {
+            if a.last_sent > b.first_received && b.last_sent > a.first_received {
+                found.push(Overlap { one: (*one).clone(), other: (*other).clone() });
+            }
+        }
+    }
+    found
+}
+
+fn leadership_of(write: &Write, members: &[Member]) -> Option<Leadership> {
+    let server = write.server()?;
+    let address = (server.address, server.port).into();
+    let member = members.iter().find(|member| member.addresses.contains(&address));
+    let name = member.map_or_else(|| address.to_string(), |member| member.node.to_string());
+    Some(Leadership { timeline: server.timeline, member: name })
+}
+
+/// Answers as primary that arrived later than `lease` after another member had acknowledged on a higher timeline.
+fn late_reads(history: &History, members: &[Member], lease: Duration) -> u64 {
+    let mut began: BTreeMap<Leadership, Moment> = BTreeMap::new();
+    for write in &history.writes {
+        if let Some(leadership) = leadership_of(write, members) {
+            let first = began.entry(leadership).or_insert(write.ended);
+            *first = write.ended.min(*first);
+        }
+    }
+    let is_late = |member: &NodeName, timeline: Timeline, received: Moment| {
+        began.iter().any(|(leadership, first)| {
+            leadership.timeline > timeline
+                && leadership.member != member.as_str()
+                && received > *first + lease
+        })
+    };
+    let late = history.answers.iter().filter(|answer| match answer.role {
+        Role::Standby => false,
+        Role::Primary(timeline) => is_late(&answer.member, timeline, answer.received),
+    });
+    u64::try_from(late.count()).unwrap_or(u64::MAX)
+}
+
+/// The first few numbers, for a message.
+fn some_of(ids: &BTreeSet<WriteId>) -> String {
+    let shown: Vec<String> = ids.iter().take(5).map(ToString::to_string).collect();
+    let more = if ids.len() > shown.len() { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

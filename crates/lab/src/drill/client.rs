@@ -1,0 +1,191 @@
+//! The outside client: an ordinary application that writes a row every 10 ms through the route, and keeps account.
+//!
+//! It behaves as a careful application would: it connects to one node's route, stays there while it works, turns to the
+//! next node when that one fails, and never repeats a write silently. What it cannot know, it calls unknown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use effects::clock;
+use model::time::Moment;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_postgres::Config;
+
+use super::history::{Outcome, Write, WriteId, Writer};
+use super::session::{Deadlines, Refusal, Session};
+use super::table::{self, RunName};
+
+/// How often the client writes.
+pub const WRITE_EVERY: Duration = Duration::from_millis(10);
+
+/// What a client needs to begin.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The route's address on every node, in the order in which they are tried.
+    pub entries: Vec<SocketAddr>,
+    /// Who logs in to which database; addresses in it are not used.
+    pub login: Config,
+    /// The name of this run's rows.
+    pub run: RunName,
+    /// How long each step may take.
+    pub deadlines: Deadlines,
+}
+
+/// Gives each write of a run its number, whoever writes.
+#[derive(Clone, Debug, Default)]
+pub struct Ids(Arc<AtomicU64>);
+
+/// The client at work.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    task: JoinHandle<Vec<Write>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    acknowledged: AtomicU64,
+    last_us: AtomicU64,
+}
+
+impl Ids {
+    /// A number that nobody else gets.
+    pub fn next(&self) -> WriteId {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl Client {
+    /// Begins to write, on a runtime whose threads are where the client stands.
+    pub fn start(runtime: &Handle, target: Target, ids: Ids) -> Self {
+        let shared = Arc::new(Shared::default());
+        let worker =
+            Worker { target, ids, shared: Arc::clone(&shared), entry: 0, failures: 0, session: None };
+        Self { shared, task: runtime.spawn(worker.work()) }
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// When the last acknowledgement came; the beginning of time when none did.
+    pub fn last_acknowledged(&self) -> Moment {
+        Moment::from_micros(self.shared.last_us.load(Ordering::SeqCst))
+    }
+
+    /// Ends after the write under way and hands over the account.
+    pub async fn stop(self) -> Result<Vec<Write>, String> {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.task.await.map_err(|e| format!("the client broke down: {e}"))
+    }
+}
+
+struct Worker {
+    target: Target,
+    ids: Ids,
+    shared: Arc<Shared>,
+    /// The entry in use, counted on without end.
+    entry: usize,
+    /// Writes in a row that were not acknowledged at this entry.
+    failures: u32,
+    session: Option<Session>,
+}
+
+/// How often one write may find its connection closed before it was sent.
+const IDLE_LOSSES: u32 = 3;
+
+impl Worker {
+    async fn work(mut self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        while !self.shared.stop.load(Ordering::SeqCst) {
+            let next = Instant::now() + WRITE_EVERY;
+            let write = self.write().await;
+            if write.server().is_some() {
+                self.shared.last_us.store(write.ended.as_micros(), Ordering::SeqCst);
+                self.shared.acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
+            writes.push(write);
+            sleep_until(next).await;
+        }
+        writes
+    }
+
+    /// One write, of which not one byte is sent twice.
+    async fn write(&mut self) -> Write {
+        let id = self.ids.next();
+        for _ in 0..IDLE_LOSSES {
+            let begun = clock::now();
+            let session = match self.session().await {
+                Ok(session) => session,
+                Err(reason) => return ended(id, begun, Outcome::Failed(reason)),
+            };
+            // Waiting for a connection is part of an outage, but in that time this statement was not under way.
+            let sent = clock::now();
+            let deadline = self.target.deadlines.statement;
+            let outcome = match table::insert(&session, &self.target.run, id, deadline).await {
+                Ok((server, false)) => Outcome::Acknowledged(server),
+                Ok((server, true)) => Outcome::Unknown(format!("{server} acknowledged with a warning")),
+                // Closed while idle: connecting again repeats nothing.
+                Err(Refusal::NotSent) => continue,
+                Err(Refusal::Refused(reason)) => Outcome::Failed(reason),
+                Err(Refusal::Uncertain(reason)) => Outcome::Unknown(reason),
+            };
+            self.settle(session, &outcome);
+            return ended(id, sent, outcome);
+        }
+        ended(
+            id,
+            clock::now(),
+            Outcome::Failed(format!("the connection was closed {IDLE_LOSSES} times before use")),
+        )
+    }
+
+    /// Keeps what works. After a lost connection the same entry is tried once more, because its node may know the new
+    /// primary at once; an entry that answers late or refuses is left.
+    fn settle(&mut self, session: Session, outcome: &Outcome) {
+        match outcome {
+            Outcome::Acknowledged(_) => {
+                self.failures = 0;
+                self.session = Some(session);
+            }
+            Outcome::Failed(_) | Outcome::Unknown(_) => {
+                self.failures += 1;
+                if !session.is_closed() || self.failures > 1 {
+                    self.next_entry();
+                }
+            }
+        }
+    }
+
+    fn next_entry(&mut self) {
+        self.entry += 1;
+        self.failures = 0;
+    }
+
+    /// The session in use if it is still open, else a new one at the first entry that takes us.
+    async fn session(&mut self) -> Result<Session, String> {
+        if let Some(session) = self.session.take().filter(|session| !session.is_closed()) {
+            return Ok(session);
+        }
+        let mut reasons = Vec::new();
+        for _ in 0..self.target.entries.len() {
+            let entry = self.target.entries[self.entry % self.target.entries.len()];
+            match Session::open(entry, &self.target.login, self.target.deadlines).await {
+                Ok(session) => return Ok(session),
+                Err(reason) => reasons.push(reason),
+            }
+            self.next_entry();
+        }
+        Err(reasons.join("; "))
+    }
+}
+
+fn ended(id: WriteId, sent: Moment, outcome: Outcome) -> Write {
+    Write { id, by: Writer::Client, sent, ended: clock::now(), outcome }
+}

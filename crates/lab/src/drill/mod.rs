@@ -1,0 +1,36 @@
+//! Drills: a fault under load, what an outside client saw of it, and a verdict.
+//!
+//! ```text
+//! run: is all redundant? -> load and prober start -> 2 s -> fault -> writes flow again -> recovery -> all redundant
+//!      client (through the route) ─┐
+//!      prober (at every member)   ─┼─> history ─> checker ─> report
+//!      rows read afterwards       ─┘
+//! ```
+//!
+//! The client and the prober know nothing of the system's own opinion of itself; the checker and the verdict are pure
+//! functions of what they saw. How a fault is done and how the system's state is asked for is given by the caller.
+
+mod act;
+mod catalogue;
+mod checker;
+mod client;
+mod history;
+mod prober;
+mod report;
+mod run;
+mod session;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use act::act;
+pub use catalogue::{Drill, Expectation, Plan, Step, UnknownDrill, Victim};
+pub use checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
+pub use client::{Client, Ids, Target, WRITE_EVERY};
+pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, WriteId, Writer};
+pub use prober::{ASK_EVERY, Prober};
+pub use report::{Report, Run, Spread};
+pub use run::{DrillError, Entry, Options, SystemView, run};
+pub use session::Deadlines;
+pub use table::RunName;

@@ -1,0 +1,209 @@
+//! What a drill says at its end, for programs and for people.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::catalogue::Drill;
+
+/// The result of one drill, run one or several times. Serialises with these keys in this order; keys may be added
+/// after them, none is renamed or moved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The drill's name.
+    pub drill: &'static str,
+    /// Every run.
+    pub runs: Vec<Run>,
+    /// Write outages of all runs in milliseconds.
+    pub outage_ms: Spread,
+    /// What was expected, in one sentence.
+    pub expected: &'static str,
+    /// The objective for the median outage, in milliseconds.
+    pub objective_ms: f64,
+    /// Whether every run passed and the median obeys the objective.
+    pub passed: bool,
+}
+
+/// One run of a drill.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Run {
+    /// Last acknowledgement before to first after the fault, in milliseconds; `null` when writes never came back.
+    pub outage_ms: Option<f64>,
+    /// Failed and unknown writes of the client.
+    pub errors: u64,
+    /// Acknowledged writes of the client.
+    pub acknowledged: u64,
+    /// Acknowledged writes that are not there afterwards.
+    pub lost: u64,
+    /// Writes that are there more than once.
+    pub doubled: u64,
+    /// Milliseconds until the system was fully redundant again: from the node's return, or from the fault where nothing
+    /// has to return; `null` when it never was.
+    pub redundancy_ms: Option<f64>,
+    /// Writes that certainly failed.
+    pub failed: u64,
+    /// Writes whose outcome the client cannot know.
+    pub unknown: u64,
+    /// The longest time without an acknowledgement while the fault was taken back, in milliseconds.
+    pub healing_ms: Option<f64>,
+    /// Writes that the prober made directly at a member and that were acknowledged.
+    pub direct: u64,
+    /// Pairs of members that acknowledged in turn.
+    pub two_primaries: u64,
+    /// Reads that a former primary answered as primary after its lease.
+    pub late_reads: u64,
+    /// The primary's node before.
+    pub primary_before: String,
+    /// The primary's node afterwards.
+    pub primary_after: String,
+    /// What was done, with the evidence that it happened, in the order of time.
+    pub evidence: Vec<String>,
+    /// Why the run did not pass; empty when it did.
+    pub failures: Vec<String>,
+    /// Whether it passed.
+    pub passed: bool,
+}
+
+/// Lowest, middle and highest of several measurements; `null` where a run has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// The lowest.
+    pub min: Option<f64>,
+    /// The middle one, or the mean of the middle two.
+    pub median: Option<f64>,
+    /// The highest.
+    pub max: Option<f64>,
+}
+
+impl Report {
+    /// Sums up the runs of a drill.
+    pub fn new(drill: Drill, runs: Vec<Run>) -> Self {
+        let expectation = drill.plan().expectation;
+        let outages: Vec<Option<f64>> = runs.iter().map(|run| run.outage_ms).collect();
+        let outage_ms = Spread::of(&outages);
+        let objective_ms = millis(expectation.outage);
+        let in_time = outage_ms.median.is_some_and(|median| median <= objective_ms);
+        let passed = in_time && runs.iter().all(|run| run.passed);
+        Self { drill: drill.name(), runs, outage_ms, expected: expectation.words, objective_ms, passed }
+    }
+}
+
+impl Spread {
+    /// The spread of measurements; one that is missing counts as longer than any other.
+    pub fn of(values: &[Option<f64>]) -> Self {
+        let mut sorted: Vec<f64> = values.iter().map(|value| value.unwrap_or(f64::INFINITY)).collect();
+        sorted.sort_by(f64::total_cmp);
+        let finite = |value: f64| value.is_finite().then_some(round(value));
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::INFINITY);
+        let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+        Self {
+            min: finite(at(0)),
+            median: finite(f64::midpoint(at(low), at(high))),
+            max: finite(at(sorted.len().saturating_sub(1))),
+        }
+    }
+}
+
+/// A duration in milliseconds, to a tenth.
+pub(super) fn millis(duration: Duration) -> f64 {
+    round(duration.as_secs_f64() * 1000.0)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "drill {}: {}", self.drill, verdict(self.passed))?;
+        writeln!(
+            f,
+            "expected: {}; writes stand still for at most {} ms (median)",
+            self.expected, self.objective_ms
+        )?;
+        writeln!(f)?;
+        writeln!(f, "  run     outage  errors  acknowledged  lost  doubled  redundant after  verdict")?;
+        for (number, run) in self.runs.iter().enumerate() {
+            writeln!(
+                f,
+                "{:>5} {:>10}  {:>6}  {:>12}  {:>4}  {:>7}  {:>15}  {}",
+                number + 1,
+                in_ms(run.outage_ms),
+                run.errors,
+                run.acknowledged,
+                run.lost,
+                run.doubled,
+                in_ms(run.redundancy_ms),
+                verdict(run.passed)
+            )?;
+        }
+        let Spread { min, median, max } = self.outage_ms;
+        writeln!(f)?;
+        writeln!(f, "write outage: min {}, median {}, max {}", in_ms(min), in_ms(median), in_ms(max))?;
+        f.write_str(&self.reasons())
+    }
+}
+
+impl Report {
+    /// Why it did not pass, run by run.
+    fn reasons(&self) -> String {
+        let mut text = String::new();
+        for (number, run) in self.runs.iter().enumerate() {
+            for failure in &run.failures {
+                let _ = writeln!(text, "run {}: {failure}", number + 1);
+            }
+        }
+        if self.outage_ms.median.is_none_or(|median| median > self.objective_ms) {
+            let _ = writeln!(text, "the median outage is above the objective of {} ms", self.objective_ms);
+        }
+        text
+    }
+}
+
+fn verdict(passed: bool) -> &'static str {
+    if passed { "passed" } else { "FAILED" }
+}
+
+fn in_ms(value: Option<f64>) -> String {
+    value.map_or_else(|| "never".to_owned(), |value| format!("{value:.1} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle_two() {
+        let spread = Spread::of(&[Some(40.0), Some(10.0), Some(20.0), Some(31.0)]);
+        assert_eq!(spread, Spread { min: Some(10.0), median: Some(25.5), max: Some(40.0) });
+        assert_eq!(Spread::of(&[Some(3.0), Some(1.0), Some(2.0)]).median, Some(2.0));
+        assert_eq!(Spread::of(&[]), Spread::default());
+    }
+
+    #[test]
+    fn a_run_that_never_came_back_is_the_worst() {
+        let spread = Spread::of(&[Some(1.0), None, Some(2.0)]);
+        assert_eq!(spread, Spread { min: Some(1.0), median: Some(2.0), max: None });
+        assert_eq!(Spread::of(&[Some(1.0), None]).median, None);
+    }
+
+    #[test]
+    fn the_json_begins_with_the_promised_keys_in_order() {
+        let run = Run { outage_ms: Some(97.25), acknowledged: 400, passed: true, ..Run::default() };
+        let text = serde_json::to_string(&Report::new(Drill::Switchover, vec![run])).unwrap();
+        let begins = r#"{"drill":"switchover","runs":[{"outage_ms":97.25,"errors":0,"acknowledged":400,"lost":0,"doubled":0,"redundancy_ms":null,"#;
+        assert!(text.starts_with(begins), "{text}");
+        assert!(text.contains(r#"],"outage_ms":{"min":97.3,"median":97.3,"max":97.3},"expected""#), "{text}");
+    }
+
+    #[test]
+    fn people_read_why_a_drill_failed() {
+        let run =
+            Run { outage_ms: None, failures: vec!["writes never came back".to_owned()], ..Run::default() };
+        let text = Report::new(Drill::NodeKill, vec![run]).to_string();
+        assert!(text.contains("drill node-kill: FAILED"), "{text}");
+        assert!(text.contains("run 1: writes never came back"), "{text}");
+        assert!(text.contains("max never"), "{text}");
+    }
+}

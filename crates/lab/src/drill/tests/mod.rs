@@ -1,0 +1,6 @@
+//! The judge is judged: forged histories against the checker, real servers against client, prober and the whole drill.
+
+mod checker;
+mod client;
+mod postgres;
+mod run;

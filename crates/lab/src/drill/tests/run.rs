@@ -1,0 +1,184 @@
+//! Whole drills on a real pair of servers behind a small route, and their negative controls.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::postgres::{Cellar, Server, login};
+use crate::drill::{Drill, DrillError, Entry, Member, Options, Report, Step, SystemView, run};
+
+/// Two members, `a` and `b`, and what makes new ones.
+struct Pair {
+    cellar: Cellar,
+    servers: [Server; 2],
+    /// Which of them is the primary.
+    primary: usize,
+    clones: u32,
+}
+
+/// The pair behind a route that parks clients while there is no primary.
+struct Stand {
+    pair: Arc<Mutex<Pair>>,
+    route: SocketAddr,
+    leads_to: watch::Sender<Option<SocketAddr>>,
+    serving: JoinHandle<()>,
+}
+
+/// How the stand answers a killed postmaster.
+#[derive(Clone, Copy, PartialEq)]
+enum Behaviour {
+    /// Promotes the other and makes a new standby.
+    Good,
+    /// Promotes the other although it has not received everything.
+    Forgetful,
+    /// Does nothing, and the postmaster lives.
+    Idle,
+}
+
+const NODES: [&str; 2] = ["a", "b"];
+
+impl Stand {
+    async fn new() -> Self {
+        let cellar = Cellar::new();
+        let first = cellar.primary("");
+        let second = cellar.standby("second", &first, "");
+        let (leads_to, target) = watch::channel(Some(first.address));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let route = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, target));
+        let pair = Pair { cellar, servers: [first, second], primary: 0, clones: 0 };
+        Self { pair: Arc::new(Mutex::new(pair)), route, leads_to, serving }
+    }
+
+    async fn view(&self) -> Result<SystemView, String> {
+        let pair = self.pair.lock().await;
+        let streams = "select count(*)::text from pg_stat_replication where state = 'streaming'";
+        let count = pair.servers[pair.primary].ask(streams).await?;
+        let members = NODES.iter().zip(&pair.servers);
+        Ok(SystemView {
+            primary: Some(NODES[pair.primary].into()),
+            missing: (count.as_deref() != Some("1")).then(|| "no standby streams".to_owned()),
+            members: members
+                .map(|(node, s)| Member { node: (*node).into(), addresses: vec![s.address] })
+                .collect(),
+            routes: vec![Entry { node: "b".into(), address: self.route }],
+        })
+    }
+
+    async fn apply(&self, step: &Step, behaviour: Behaviour) -> Result<String, String> {
+        assert_eq!(*step, Step::KillPostmaster("a".into()));
+        if behaviour == Behaviour::Idle {
+            return Ok("pretended".to_owned());
+        }
+        let mut pair = self.pair.lock().await;
+        if behaviour == Behaviour::Forgetful {
+            pair.servers[1].ask("alter system set primary_conninfo = ''").await?;
+            pair.servers[1].ask("select pg_reload_conf()").await?;
+            pair.servers[0].until("select count(*)::text from pg_stat_replication", "0").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        self.leads_to.send_replace(None);
+        pair.servers[0].kill();
+        pair.servers[1].promote().await;
+        // The clone of it to come would take this over.
+        pair.servers[1].ask("alter system reset all").await?;
+        pair.primary = 1;
+        self.leads_to.send_replace(Some(pair.servers[1].address));
+        drop(pair);
+        tokio::spawn(rejoin(Arc::clone(&self.pair)));
+        Ok("its process is gone".to_owned())
+    }
+
+    async fn drill(&self, behaviour: Behaviour) -> Result<Report, DrillError> {
+        let mut options = Options::new(Handle::current(), login());
+        options.warm_up = Duration::from_millis(700);
+        options.patience = Duration::from_secs(if behaviour == Behaviour::Idle { 2 } else { 30 });
+        let view = async || self.view().await;
+        let apply = async |step: &Step| self.apply(step, behaviour).await;
+        run(Drill::PostmasterKill, 1, &options, view, apply).await
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// After a moment the dead member comes back as a clone, at its old address.
+async fn rejoin(pair: Arc<Mutex<Pair>>) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut pair = pair.lock().await;
+    pair.clones += 1;
+    let name = format!("clone{}", pair.clones);
+    let address = pair.servers[0].address;
+    pair.servers[0] = pair.cellar.standby_at(address, &name, &pair.servers[1], "");
+}
+
+/// Forwards every connection to the primary, waiting for one.
+async fn serve(listener: TcpListener, mut target: watch::Receiver<Option<SocketAddr>>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        client.set_nodelay(true).unwrap();
+        let Ok(address) = target.wait_for(Option::is_some).await.map(|found| *found) else { return };
+        let Some(address) = address else { return };
+        tokio::spawn(async move {
+            if let Ok(mut server) = TcpStream::connect(address).await {
+                server.set_nodelay(true)?;
+                copy_bidirectional(&mut client, &mut server).await?;
+            }
+            std::io::Result::Ok(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_on_a_pair_that_behaves_measures_it_and_finds_nothing() {
+    let stand = Stand::new().await;
+    let report = stand.drill(Behaviour::Good).await.unwrap();
+    let run = &report.runs[0];
+    // How long a promotion takes depends on what else this machine does; everything else must be right.
+    let failures: Vec<&String> = run.failures.iter().filter(|f| !f.contains("stood still")).collect();
+    assert_eq!(failures, [""; 0], "{report}\n{run:?}");
+    assert_eq!((run.lost, run.doubled, run.two_primaries, run.late_reads), (0, 0, 0, 0));
+    assert_eq!((run.primary_before.as_str(), run.primary_after.as_str()), ("a", "b"));
+    assert!(run.acknowledged > 100 && run.direct > 10, "{run:?}");
+    assert!(run.outage_ms.unwrap() > 20.0, "{run:?}");
+    assert!(run.redundancy_ms.unwrap() >= 1000.0, "the member stayed away for a second: {run:?}");
+    assert_eq!(run.evidence, ["kill the postmaster on a: its process is gone"]);
+    let left = stand.pair.lock().await.servers[1].ask("select to_regnamespace('mainstay_drill')::text").await;
+    assert_eq!(left, Ok(None), "the drill left its table behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_on_a_pair_that_forgets_writes_is_red() {
+    let stand = Stand::new().await;
+    let report = stand.drill(Behaviour::Forgetful).await.unwrap();
+    assert!(report.runs[0].lost > 0, "{report}");
+    assert!(!report.passed && !report.runs[0].passed);
+    assert!(report.to_string().contains("acknowledged writes are lost"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_whose_fault_did_not_happen_is_red() {
+    let stand = Stand::new().await;
+    let report = stand.drill(Behaviour::Idle).await.unwrap();
+    let text = report.to_string();
+    assert!(text.contains("a is still the primary"), "{text}");
+    assert!(text.contains("never said that its redundancy was gone"), "{text}");
+    assert!(!report.passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_without_redundancy_is_refused() {
+    let stand = Stand::new().await;
+    stand.pair.lock().await.servers[1].kill();
+    stand.pair.lock().await.servers[0].until("select count(*)::text from pg_stat_replication", "0").await;
+    let error = stand.drill(Behaviour::Good).await.unwrap_err().to_string();
+    assert_eq!(error, "the drill is refused: the system is not fully redundant: no standby streams");
+}
