@@ -1,0 +1,44 @@
+//! Faults: what can happen to nodes, links, processes and disks. Each returns the evidence that it really happened.
+//!
+//! Faults that are meant to end do so by themselves, by the kernel's clock or by a guard process, even when the one who made
+//! them is dead.
+
+pub(crate) mod disk;
+pub(crate) mod freeze;
+pub(crate) mod links;
+pub(crate) mod power;
+pub(crate) mod process;
+
+use std::fmt;
+
+use effects::clock::now;
+use model::time::Moment;
+use serde::Serialize;
+
+pub use disk::DiskFreeze;
+pub use links::{ActiveCut, CutOptions, Direction, Lines};
+pub use process::Target;
+
+/// That a fault happened: when, and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// Just before the lab acted, on this machine's boot clock, which nodes and clients share.
+    pub begun: Moment,
+    /// When it was verified.
+    pub seen: Moment,
+    /// What was seen, in one sentence.
+    pub what: String,
+}
+
+impl Evidence {
+    /// Evidence of something that began at `begun` and is seen now.
+    pub(crate) fn since(begun: Moment, what: impl Into<String>) -> Self {
+        Self { begun, seen: now(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:.1} ms)", self.what, self.seen.since(self.begun).as_secs_f64() * 1000.0)
+    }
+}

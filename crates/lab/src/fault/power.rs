@@ -1,0 +1,134 @@
+//! The power button of a node.
+
+use std::time::Duration;
+
+use effects::clock::now;
+use model::NodeName;
+use rustix::process::Signal;
+
+use super::{CutOptions, Evidence};
+use crate::error::{LabError, Result};
+use crate::freezer::Freezer;
+use crate::home::Home;
+use crate::lab::Lab;
+use crate::manifest::{Manifest, Mode};
+use crate::network;
+use crate::process::{self, ProcessId};
+
+/// How long the kernel may take to end everything of a node.
+const DEATH_LIMIT: Duration = Duration::from_secs(10);
+
+impl Lab {
+    /// Cuts the power of a node: its links fall silent first, so that no packet says goodbye, then all its processes die at
+    /// once, and with its network everything that the kernel still held for it. Data that was not flushed to the node's
+    /// disk survives, because this machine lives on; see [`Lab::lose_power`].
+    pub fn kill_node(&mut self, node: &NodeName) -> Result<Evidence> {
+        let init = self.init(node)?;
+        let begun = now();
+        if self.mode() == Mode::Namespaces {
+            self.cut_node(node, &CutOptions::whole())?;
+        }
+        let count = self.end_node(node, init)?;
+        let evidence = Evidence::since(begun, format!("all {count} processes of {node} are dead"));
+        self.forget(node)?;
+        Ok(evidence)
+    }
+
+    /// Switches a node on after [`Lab::kill_node`] or its own death: the links heal and its init starts.
+    pub fn start_node(&mut self, node: &NodeName) -> Result<Evidence> {
+        if self.node(node)?.is_on() {
+            return Err(LabError::NodeOn { node: node.clone() });
+        }
+        let begun = now();
+        let handle = self.clone();
+        let init = self.change(|manifest| {
+            if manifest.mode == Mode::Namespaces {
+                reconnect(manifest, node)?;
+                handle.heal_node(node)?;
+            }
+            let init = handle.power_on(manifest, node)?;
+            manifest.node_mut(node)?.init = Some(init);
+            Ok(init)
+        })?;
+        Ok(Evidence::since(begun, format!("{node} is on, its first process is {}", init.pid)))
+    }
+
+    /// Asks a node to shut down in order: its agent first, then everything.
+    pub fn stop_node(&mut self, node: &NodeName) -> Result<Evidence> {
+        let init = self.init(node)?;
+        let begun = now();
+        init.signal(Signal::TERM).map_err(LabError::io(|| format!("stopping {node}")))?;
+        if !init.wait_gone(DEATH_LIMIT) {
+            let seen = process::describe(init.pid) + " still runs";
+            return Err(LabError::Late { what: format!("the end of {node}"), within: DEATH_LIMIT, seen });
+        }
+        let evidence = Evidence::since(begun, format!("{node} has shut down"));
+        self.forget(node)?;
+        Ok(evidence)
+    }
+
+    /// Kills everything of a node and waits until it is dead; returns how many processes that were.
+    pub(crate) fn end_node(&self, node: &NodeName, init: ProcessId) -> Result<usize> {
+        let others = process::descendants(init.pid);
+        let kill = || {
+            init.signal(Signal::KILL)?;
+            // Without a PID namespace the kernel does not end the others with it.
+            if self.mode() == Mode::Loopback {
+                others.iter().try_for_each(|process| process.signal(Signal::KILL))?;
+            }
+            std::io::Result::Ok(())
+        };
+        kill().map_err(LabError::io(|| format!("killing {node}")))?;
+        // The frozen of cgroup v1 end when they are thawed.
+        if let Some(freezer @ Freezer::V1(_)) = Freezer::find(self.system(), node) {
+            freezer.thaw()?;
+        }
+        let left = || {
+            let all = others.iter().chain([&init]);
+            all.copied().filter(|process| process.is_alive()).collect::<Vec<_>>()
+        };
+        if process::wait_until(DEATH_LIMIT, || left().is_empty()) {
+            self.end_strays(node)?;
+            return Ok(others.len() + 1);
+        }
+        let seen = left().iter().map(|p| process::describe(p.pid)).collect::<Vec<_>>().join(", ");
+        Err(LabError::Late { what: format!("the death of {node}"), within: DEATH_LIMIT, seen })
+    }
+
+    /// Processes that entered the node's network or were begun while the others died.
+    fn end_strays(&self, node: &NodeName) -> Result<()> {
+        let network = network::node(self.system(), node).inode();
+        let mark = self.root(node).display().to_string();
+        let stray = |pid: u32| {
+            (network.is_some() && process::namespace(pid, "net") == network)
+                || process::has_environment(pid, crate::node::MARK, &mark)
+        };
+        process::kill_all(&format!("node {node}"), DEATH_LIMIT, || process::matching(stray)).map(|_| ())
+    }
+
+    /// Records that a node is off and removes its network.
+    fn forget(&mut self, node: &NodeName) -> Result<()> {
+        self.change(|manifest| {
+            manifest.node_mut(node)?.init = None;
+            if let Some(freezer) = Freezer::find(&manifest.system, node) {
+                freezer.thaw()?;
+            }
+            match manifest.mode {
+                Mode::Namespaces => network::detach(manifest, node),
+                Mode::Loopback => Ok(()),
+            }
+        })
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+}
+
+/// Gives a node that is off a new network, as a kernel that has just booted has it.
+fn reconnect(manifest: &Manifest, node: &NodeName) -> Result<()> {
+    if network::node(&manifest.system, node).exists() {
+        network::detach(manifest, node)?;
+    }
+    network::attach(manifest, node)
+}

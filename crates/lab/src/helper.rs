@@ -1,0 +1,23 @@
+//! What the binary does inside the lab: the hidden command `lab-node`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs `lab-node ARGUMENTS`: `init SPEC` as the first process of a node, `forward SPEC` as the door to the machine, or
+/// `unfreeze DIRECTORY MILLISECONDS` as the guard of a hung disk. To be called before the process has other threads.
+pub fn lab_node(arguments: &[OsString]) -> ExitCode {
+    let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    match words.as_slice() {
+        ["init", spec] => crate::node::init::run(Path::new(spec)),
+        ["forward", spec] => crate::forward::run(Path::new(spec)),
+        ["unfreeze", directory, millis] => {
+            // Without a number it thaws at once: a guard that does nothing would be worse.
+            crate::fault::disk::run_guard(Path::new(directory), millis.parse().unwrap_or(0))
+        }
+        _ => {
+            eprintln!("`lab-node` is started by the lab itself; use `mainstay up FILE`");
+            ExitCode::from(2)
+        }
+    }
+}

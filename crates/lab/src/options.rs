@@ -1,0 +1,64 @@
+//! How a lab is to be brought up.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use model::system::System;
+
+use crate::error::Problem;
+use crate::home;
+
+/// A check that `up` makes before it creates anything, for what the lab itself knows nothing of (PostgreSQL's programs,
+/// for example). It returns what is in the way.
+pub type Check = Box<dyn Fn(&System) -> Vec<Problem>>;
+
+/// How `up` is to do its work. [`Options::default`] is what a user gets who says nothing.
+pub struct Options {
+    /// Where labs lie.
+    pub base: PathBuf,
+    /// Loopback addresses also where namespaces could be had.
+    pub loopback: bool,
+    /// Listen on 127.0.0.1 at the ports of the routes.
+    pub forward: bool,
+    /// Size in bytes of a file system of its own for each node's databases, for faults of disks.
+    pub data_volume: Option<u64>,
+    /// The binary that has the `lab-node` command.
+    pub program: PathBuf,
+    /// What the init of each node keeps running, with the placeholders `{node}`, `{root}` and `{file}`.
+    pub command: Vec<String>,
+    /// Further checks.
+    pub checks: Vec<Check>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("mainstay"));
+        let command = ["agent", "--node", "{node}", "--root", "{root}", "--file", "{file}"];
+        let command = std::iter::once(program.display().to_string())
+            .chain(command.iter().map(|word| (*word).to_owned()))
+            .collect();
+        Self {
+            base: home::standard_base(),
+            loopback: false,
+            forward: true,
+            data_volume: None,
+            program,
+            command,
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("base", &self.base)
+            .field("loopback", &self.loopback)
+            .field("forward", &self.forward)
+            .field("data_volume", &self.data_volume)
+            .field("program", &self.program)
+            .field("command", &self.command)
+            .field("checks", &self.checks.len())
+            .finish()
+    }
+}

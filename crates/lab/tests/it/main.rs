@@ -1,0 +1,11 @@
+//! The lab with real namespaces, links and processes. Root is needed; what a node runs is a stand-in that answers.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
+mod disks;
+mod faults;
+mod leftovers;
+mod loopback;
+mod network;
+mod support;
+mod twice;
