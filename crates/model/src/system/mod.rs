@@ -6,6 +6,7 @@
 mod code;
 pub mod coordination;
 pub mod database;
+pub mod difference;
 pub mod duration;
 mod nearest;
 pub mod node;
@@ -16,15 +17,18 @@ pub mod placeholder;
 pub mod problem;
 mod read;
 pub mod route;
+mod schema;
 pub mod service;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use coordination::{Coordination, Etcd};
 pub use database::{Database, Durability, Engine};
+pub use difference::{Change, Impact, difference};
 pub use node::{DEFAULT_AGENT_PORT, Node, Site};
 pub use objectives::{Availability, Objectives};
 pub use operations::{Alarms, Backup, Schedule, Weekday};
@@ -32,6 +36,7 @@ pub use parse::{Checked, MAX_SIZE, parse, parse_change};
 pub use placeholder::{RoutePlace, Surroundings, expand};
 pub use problem::{Code, Hint, Invalid, Label, Problem};
 pub use route::{Listen, Role, Route, RouteTarget};
+pub use schema::schema;
 pub use service::{Health, Placement, PortRange, Probe, Service};
 pub use validate::{needs_restart, owned_parameter};
 
@@ -87,6 +92,33 @@ impl System {
     pub fn nodes_for(&self, service: &Service) -> Vec<&NodeName> {
         let allowed = |name: &NodeName, node: &Node| service.placement.allows(name, &node.site);
         self.workers().filter(|(name, node)| allowed(name, node)).map(|(name, _)| name).collect()
+    }
+
+    /// Makes paths that the file gives relative to itself absolute: programs of services, the files of etcd, `bin_dir`.
+    /// A program without a `/` is left to the search path.
+    pub fn resolve_paths(&mut self, folder: &Path) {
+        for service in self.services.values_mut() {
+            let probe = match &mut service.health.probe {
+                Probe::Command { command } => command.first_mut(),
+                Probe::Http { .. } | Probe::Tcp | Probe::Process => None,
+            };
+            for program in service.command.first_mut().into_iter().chain(probe) {
+                // A path that begins with a placeholder becomes absolute where the instance starts.
+                if program.contains('/') && !program.starts_with('{') {
+                    *program = folder.join(&*program).to_string_lossy().into_owned();
+                }
+            }
+        }
+        let etcd = match &mut self.coordination {
+            Coordination::Etcd(etcd) => {
+                [&mut etcd.ca, &mut etcd.certificate, &mut etcd.key].into_iter().collect()
+            }
+            Coordination::Embedded => vec![],
+        };
+        let bin_dirs = self.databases.values_mut().map(|database| &mut database.bin_dir);
+        for path in etcd.into_iter().chain(bin_dirs).flatten() {
+            *path = folder.join(&*path);
+        }
     }
 
     /// The databases that have a member on `node`.

@@ -144,6 +144,11 @@ impl<'a> Findings<'a> {
         self.problems.len() > MAX_PROBLEMS
     }
 
+    /// Counts one more problem without saying what it is; for use while [`Self::is_full`].
+    pub(super) fn count_only(&mut self) {
+        self.left_out += 1;
+    }
+
     /// The text at `span`.
     pub(super) fn source(&self, span: &Range<usize>) -> &'a str {
         self.text.get(span.clone()).unwrap_or_default()

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+mod change;
+mod hostile;
 mod malformed;
+mod reference;
+mod schema;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -26,4 +30,10 @@ fn announced(text: &str, key: &str) -> Vec<String> {
         .split_whitespace()
         .map(str::to_owned)
         .collect()
+}
+
+/// The text of `tests/valid/NAME.toml`.
+fn read_valid(name: &str) -> String {
+    let path = files("valid").into_iter().find(|path| path.file_stem().unwrap() == name).unwrap();
+    std::fs::read_to_string(path).unwrap()
 }

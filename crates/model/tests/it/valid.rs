@@ -2,11 +2,10 @@
 
 use model::system::{System, parse};
 
-use super::{announced, files};
+use super::{announced, files, read_valid};
 
 fn read(name: &str) -> System {
-    let path = files("valid").into_iter().find(|p| p.file_stem().unwrap() == name).unwrap();
-    parse(name, &std::fs::read(path).unwrap()).unwrap().system
+    parse(name, read_valid(name).as_bytes()).unwrap().system
 }
 
 #[test]

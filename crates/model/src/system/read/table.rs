@@ -69,6 +69,9 @@ impl Reader<'_, '_> {
         value: &Spanned<DeValue<'_>>,
         known: &[&'static str],
     ) {
+        if self.findings.is_full() {
+            return self.findings.count_only();
+        }
         let place =
             if self.path.is_empty() { "the file".to_owned() } else { format!("`[{}]`", self.path_to("")) };
         let what = if self.path.is_empty() { "section" } else { "key" };

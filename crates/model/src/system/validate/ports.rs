@@ -81,23 +81,37 @@ impl Check<'_, '_> {
     pub(super) fn choose_ports(&mut self, system: &mut System) {
         let mut taken = Taken(vec![false; 1 << 16]);
         self.claims(system).iter().for_each(|claim| taken.take(claim.ports));
-        let running = self.running;
-        for (name, database) in system.databases.iter_mut().filter(|(_, database)| database.port == 0) {
-            let before = running.and_then(|s| s.databases.get(name)).map(|db| db.port);
-            let ports = before.into_iter().chain(FIRST_DATABASE..=u16::MAX);
-            let chosen = taken.take_first(ports.map(|port| PortRange { first: port, last: port }));
-            database.port = chosen.map_or(0, |range| range.first);
+        self.keep_ports(system, &mut taken);
+        for database in system.databases.values_mut().filter(|database| database.port == 0) {
+            let ports = (FIRST_DATABASE..=u16::MAX).map(|port| PortRange { first: port, last: port });
+            database.port = taken.take_first(ports).map_or(0, |range| range.first);
         }
         let mut without = vec![];
         for (name, service) in system.services.iter_mut().filter(|(_, service)| service.ports.first == 0) {
-            let before = running.and_then(|s| s.services.get(name)).map(|s| s.ports);
-            let before = before.filter(|range| range.count() >= service.instances);
-            match taken.take_first(before.into_iter().chain(blocks(service.instances))) {
+            match taken.take_first(blocks(service.instances)) {
                 Some(range) => service.ports = range,
                 None => without.push(name.clone()),
             }
         }
         without.iter().for_each(|name| self.report_no_ports(name));
+    }
+
+    /// Gives what runs the ports that were chosen for it, before anything new can take them.
+    fn keep_ports(&self, system: &mut System, taken: &mut Taken) {
+        let Some(running) = self.running else {
+            return;
+        };
+        for (name, database) in system.databases.iter_mut().filter(|(_, database)| database.port == 0) {
+            let before = running.databases.get(name).map(|db| PortRange { first: db.port, last: db.port });
+            database.port = taken.take_first(before.into_iter()).map_or(0, |range| range.first);
+        }
+        for (name, service) in system.services.iter_mut().filter(|(_, service)| service.ports.first == 0) {
+            let before =
+                running.services.get(name).map(|s| s.ports).filter(|p| p.count() >= service.instances);
+            if let Some(range) = taken.take_first(before.into_iter()) {
+                service.ports = range;
+            }
+        }
     }
 
     fn report_no_ports(&mut self, name: &ServiceName) {
