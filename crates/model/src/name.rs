@@ -30,6 +30,13 @@ macro_rules! names {
             }
         }
 
+        // The derived order and hash are those of the text, so maps can be asked with a plain one.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(&self.0)

@@ -128,7 +128,7 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A leadership record.
-    Leadership(DatabaseName, Leadership),
+    Leadership(DatabaseName, Box<Leadership>),
     /// A placement.
     Placement(Placement),
 }
@@ -137,7 +137,7 @@ impl Value {
     pub(super) fn into_input(self, revision: u64) -> Input {
         match self {
             Self::Leadership(database, value) => {
-                Input::Record { database, stored: Stored { revision, value } }
+                Input::Record { database, stored: Stored { revision, value: *value } }
             }
             Self::Placement(value) => Input::Placement(Stored { revision, value }),
         }

@@ -50,7 +50,10 @@ impl Agent {
         match decision.action {
             Some(next) => {
                 self.committing.insert(store);
-                commands.push(Command::Commit { expected, value: Value::Leadership(database.clone(), next) });
+                commands.push(Command::Commit {
+                    expected,
+                    value: Value::Leadership(database.clone(), Box::new(next)),
+                });
             }
             None if is_new => {
                 self.said.info(&subject, &self.me, "decided not to act", &decision.because, self.now);
@@ -102,7 +105,7 @@ impl Agent {
         };
         let next = ask(&question)?;
         let expected = stored.map_or(0, |stored| stored.revision);
-        Ok(Command::Commit { expected, value: Value::Leadership(database.clone(), next) })
+        Ok(Command::Commit { expected, value: Value::Leadership(database.clone(), Box::new(next)) })
     }
 
     fn place(&mut self, commands: &mut Vec<Command>) {

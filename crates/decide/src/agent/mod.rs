@@ -21,7 +21,7 @@ use model::system::System;
 use model::time::Moment;
 use model::{DatabaseName, LineName, NodeName};
 
-pub use commands::{Command, Durable, Input, Outcome, Store};
+pub use commands::{Command, Durable, Input, Outcome, Store, Value};
 pub use status::{MemberSummary, NodeSummary, Overview};
 
 use crate::leadership::Memory;

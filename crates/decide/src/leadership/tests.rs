@@ -1,1 +1,254 @@
+//! Stories of failovers, one decision each.
 
+use model::leadership::{Forced, Phase, Term};
+use model::status::{Holdings, Report, Server};
+
+use super::*;
+use crate::testkit::*;
+use crate::view::{MemberView, Reach};
+
+fn ask(record: &Leadership, members: &Members, now_ms: u64) -> Decision<Leadership> {
+    ask_with(&rules(), record, members, now_ms, &mut Memory::default())
+}
+
+fn ask_with(
+    rules: &Rules,
+    record: &Leadership,
+    members: &Members,
+    now_ms: u64,
+    memory: &mut Memory,
+) -> Decision<Leadership> {
+    let question = Question { rules, record: Some(record), members, paused: false, now: at(now_ms) };
+    decide(&question, memory)
+}
+
+fn healthy() -> (Leadership, Members) {
+    let links = [("b", streams(100)), ("c", streams(100))];
+    let mut record = led(5, "a", &["b", "c"]);
+    let view = [
+        ("a", alive(primary(5, 100, &links, 1))),
+        ("b", alive(standby(5, 100))),
+        ("c", alive(standby(5, 100))),
+    ];
+    record.lineage = vec![model::leadership::TimelineOrigin {
+        timeline: model::postgres::Timeline(1),
+        term: Term(5),
+        begins: model::postgres::Lsn(0),
+    }];
+    (record, members(view))
+}
+
+fn stopped(mut view: MemberView) -> MemberView {
+    view.status.server = Server::Stopped { because: "killed by signal 9".to_owned() };
+    view
+}
+
+fn former(led: u64, term: u64) -> MemberView {
+    let mut view = stopped(alive(primary(led, 100, &[], 1)));
+    let holds = Holdings::Everything { led: Term(led), clean_end: None };
+    view.status.report = Some(Report { term: Term(term), holds });
+    view
+}
+
+#[test]
+fn a_healthy_database_is_left_alone() {
+    let (record, members) = healthy();
+    let decision = ask(&record, &members, 1000);
+    assert_eq!(decision.action, None);
+    assert_eq!(decision.because, "a leads; commits are confirmed by any 1 of [b, c]");
+}
+
+#[test]
+fn a_dead_postmaster_is_a_fact_and_revoked_at_once() {
+    let (record, mut members) = healthy();
+    members.entry("a".into()).and_modify(|view| *view = stopped(view.clone()));
+    let next = ask(&record, &members, 1000).action.unwrap();
+    assert_eq!(
+        (next.term, next.phase),
+        (Term(6), Phase::Revoking { former: "a".into(), prefer: None, forced: None })
+    );
+    assert_eq!(next.because, "PostgreSQL on a is not running: killed by signal 9");
+}
+
+#[test]
+fn a_silent_node_is_revoked_only_when_enough_standbys_can_report() {
+    let (record, mut members) = healthy();
+    members.get_mut("a").unwrap().reach = Reach::Dead { since: at(600) };
+    assert!(ask(&record, &members, 1000).action.is_some());
+    members.get_mut("c").unwrap().reach = Reach::Dead { since: at(600) };
+    let decision = ask(&record, &members, 1000);
+    assert_eq!(decision.action, None);
+    assert!(
+        decision.because.ends_with("no failover, because c may hold acknowledged writes and cannot be asked")
+    );
+}
+
+#[test]
+fn one_observer_alone_revokes_nobody() {
+    let (record, mut members) = healthy();
+    members.get_mut("a").unwrap().reach = Reach::Doubtful { since: at(600) };
+    assert_eq!(ask(&record, &members, 1000).action, None);
+}
+
+#[test]
+fn an_agent_that_ended_is_no_failover_while_replication_lives() {
+    let (record, mut members) = healthy();
+    members.get_mut("a").unwrap().reach = Reach::AgentGone { since: at(1000) };
+    assert_eq!(ask(&record, &members, 1100).action, None);
+    for name in ["b", "c"] {
+        if let Server::Standby(facts) = &mut members.get_mut(name).unwrap().status.server {
+            facts.streaming = false;
+        }
+    }
+    let next = ask(&record, &members, 1100).action.unwrap();
+    assert!(next.because.contains("no standby receives log"), "{}", next.because);
+}
+
+#[test]
+fn nobody_is_elected_before_every_acknowledged_write_is_among_the_reports() {
+    let record = revoking(6, "a", &["b", "c"]);
+    let view = members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(reported(6, 90))),
+        ("c", alive(standby(6, 100))),
+    ]);
+    let decision = ask(&record, &view, 1000);
+    assert_eq!(decision.action, None);
+    assert_eq!(
+        decision.because,
+        "nobody is promoted yet: c may hold acknowledged writes and has not reported"
+    );
+}
+
+#[test]
+fn the_most_advanced_leads_and_the_old_set_stays_in_force() {
+    let record = revoking(6, "a", &["b", "c"]);
+    let view = members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(reported(6, 90))),
+        ("c", alive(reported(6, 95))),
+    ]);
+    let next = ask(&record, &view, 1000).action.unwrap();
+    assert_eq!(next.phase, Phase::Led { primary: "c".into() });
+    assert_eq!((next.term, next.sync.clone()), (Term(6), any_one(&["b"])));
+    assert_eq!(next.previous_sync, [any_one(&["b", "c"])]);
+}
+
+#[test]
+fn the_most_advanced_is_waited_for_when_it_cannot_be_promoted() {
+    let record = revoking(6, "a", &["b", "c"]);
+    let view = members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(reported(6, 90))),
+        ("c", dead(reported(6, 95))),
+    ]);
+    let decision = ask(&record, &view, 1000);
+    assert_eq!(decision.action, None);
+    assert!(decision.because.starts_with("c alone holds the log up to"), "{}", decision.because);
+}
+
+#[test]
+fn a_former_primary_that_reports_holds_everything_but_standbys_that_are_there_go_first() {
+    let record = revoking(6, "a", &["b", "c"]);
+    let mut memory = Memory::default();
+    let view = members([("a", former(5, 6)), ("b", alive(standby(6, 90))), ("c", dead(standby(5, 95)))]);
+    let early = ask_with(&rules(), &record, &view, 1000, &mut memory);
+    assert_eq!((early.action, early.wake_at), (None, Some(at(2500))));
+    let late = ask_with(&rules(), &record, &view, 2500, &mut memory).action.unwrap();
+    assert_eq!(late.phase, Phase::Led { primary: "a".into() });
+}
+
+#[test]
+fn a_primary_of_an_older_term_does_not_stand_for_the_last_one() {
+    let record = revoking(7, "a", &["b", "c"]);
+    let view = members([("a", former(5, 7)), ("b", dead(standby(6, 90))), ("c", dead(standby(6, 95)))]);
+    assert_eq!(ask(&record, &view, 99_000).action, None);
+}
+
+#[test]
+fn the_old_set_is_dropped_only_on_proof_of_this_version() {
+    let (mut record, mut members) = healthy();
+    record.previous_sync = vec![any_one(&["b"])];
+    record.sync_version = 2;
+    assert_eq!(ask(&record, &members, 1000).action, None);
+    members.get_mut("a").unwrap().status.tenure.as_mut().unwrap().sync_applied = Some(2);
+    let next = ask(&record, &members, 1000).action.unwrap();
+    assert_eq!((next.sync, next.previous_sync), (any_one(&["b", "c"]), vec![]));
+}
+
+#[test]
+fn a_standby_that_stops_flushing_leaves_the_set_unless_it_is_the_last() {
+    let (mut record, _) = healthy();
+    let mut full = streams(50);
+    full.stalled_ms = 1200;
+    let view = |links: &[(&str, model::status::StandbyLink)]| {
+        members([
+            ("a", alive(primary(5, 100, links, 1))),
+            ("b", alive(standby(5, 50))),
+            ("c", alive(standby(5, 100))),
+        ])
+    };
+    let next = ask(&record, &view(&[("b", full.clone()), ("c", streams(100))]), 1000).action.unwrap();
+    assert_eq!((next.sync, next.previous_sync), (any_one(&["c"]), vec![any_one(&["b", "c"])]));
+    record.sync = any_one(&["b"]);
+    let decision = ask(&record, &view(&[("b", full)]), 1000);
+    assert_eq!(decision.action, None, "{}", decision.because);
+}
+
+#[test]
+fn an_asynchronous_failover_waits_for_the_old_lease() {
+    let rules = Rules { k: 0, ..rules() };
+    let mut record = revoking(6, "a", &[]);
+    record.sync.k = 0;
+    let view = members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(reported(6, 90))),
+        ("c", alive(reported(6, 95))),
+    ]);
+    let mut memory = Memory::default();
+    assert_eq!(ask_with(&rules, &record, &view, 1000, &mut memory).wake_at, Some(at(3040)));
+    let next = ask_with(&rules, &record, &view, 3040, &mut memory).action.unwrap();
+    assert_eq!(next.phase, Phase::Led { primary: "c".into() });
+}
+
+#[test]
+fn an_operator_may_accept_the_loss_but_not_from_a_working_primary() {
+    let (record, members) = healthy();
+    let rules = rules();
+    let question =
+        Question { rules: &rules, record: Some(&record), members: &members, paused: false, now: at(0) };
+    assert!(
+        force_failover(&question, &"b".into(), "why not")
+            .unwrap_err()
+            .hint
+            .starts_with("mainstay switchover")
+    );
+    let forced = Forced { candidate: "b".into(), statement: "c burnt down".to_owned() };
+    let record = crate::testkit::record(
+        7,
+        Phase::Revoking { former: "a".into(), prefer: None, forced: Some(forced) },
+        &["b", "c"],
+    );
+    let view = crate::testkit::members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(reported(7, 90))),
+        ("c", dead(standby(5, 95))),
+    ]);
+    let next = ask(&record, &view, 1000).action.unwrap();
+    assert_eq!((next.phase, next.previous_sync), (Phase::Led { primary: "b".into() }, vec![]));
+}
+
+#[test]
+fn a_switchover_waits_for_the_last_word_of_the_old_primary() {
+    let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
+    let record = crate::testkit::record(5, phase, &["b", "c"]);
+    let mut old = stopped(alive(primary(5, 100, &[], 1)));
+    let holds = Holdings::Everything { led: Term(5), clean_end: Some(position(1, 110)) };
+    old.status.report = Some(Report { term: Term(6), holds });
+    let view =
+        |lsn| members([("a", old.clone()), ("b", alive(standby(5, lsn))), ("c", alive(standby(5, 90)))]);
+    assert_eq!(ask(&record, &view(105), 1000).action, None);
+    let next = ask(&record, &view(118), 1000).action.unwrap();
+    assert_eq!((next.term, next.phase), (Term(6), Phase::Led { primary: "b".into() }));
+    assert_eq!((next.sync, next.previous_sync), (any_one(&["c"]), vec![any_one(&["b", "c"])]));
+}

@@ -1,0 +1,28 @@
+//! No member can be reached as a primary for longer than a lease after a higher term was committed.
+
+use std::time::Duration;
+
+use decide::view::LEASE;
+
+use crate::postgres::Process;
+use crate::world::World;
+
+/// The time one step of the simulation may take.
+const SLACK: Duration = Duration::from_millis(5);
+
+pub(crate) fn broken(world: &World) -> Option<String> {
+    let now = world.agenda.now();
+    let record = &world.store.leadership.as_ref()?.value;
+    world.machines.iter().enumerate().find_map(|(node, machine)| {
+        let led = machine.durable.led?;
+        let serves = machine.up && machine.postgres.process == Process::Primary && world.gate_is_open(node);
+        let since = *world.revoked_at.range(led.next()..).next()?.1;
+        (serves && led < record.term && now.since(since) > LEASE + SLACK).then(|| {
+            format!(
+                "n{node} can still be reached as the primary of term {led} {} ms after term {} began",
+                now.since(since).as_millis(),
+                record.term
+            )
+        })
+    })
+}

@@ -1,0 +1,114 @@
+//! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Flushing is instant; replication is not.
+
+use model::leadership::{SyncSet, Term};
+use model::postgres::{Lsn, Timeline, WalPosition};
+use model::status::{Server, StandbyFacts};
+
+/// One entry of the write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The timeline it was written on.
+    pub(crate) timeline: Timeline,
+    /// Which history wrote it: two timelines may have the same number.
+    pub(crate) history: u64,
+    /// The client's write, or a record of PostgreSQL's own.
+    pub(crate) write: Option<u64>,
+}
+
+/// What the server process does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// No data directory.
+    Empty,
+    /// Data, no process.
+    Stopped,
+    /// In recovery.
+    Standby {
+        /// The node it receives from.
+        follows: Option<usize>,
+        /// Whether it receives right now.
+        streaming: bool,
+    },
+    /// Accepts writes.
+    Primary,
+}
+
+/// One member's copy and server.
+#[derive(Clone, Debug)]
+pub(crate) struct Postgres {
+    pub(crate) process: Process,
+    pub(crate) log: Vec<Entry>,
+    pub(crate) timeline: Timeline,
+    pub(crate) history: u64,
+    pub(crate) identifier: Option<u64>,
+    /// The sets by which some WAL sender may acknowledge: more than one while a change is not proved.
+    pub(crate) in_force: Vec<SyncSet>,
+    /// The term of the primary that it follows, as told.
+    pub(crate) follows_term: Term,
+    /// Whether it was shut down cleanly.
+    pub(crate) clean: bool,
+}
+
+impl Postgres {
+    pub(crate) fn empty() -> Self {
+        Self {
+            process: Process::Empty,
+            log: vec![],
+            timeline: Timeline(0),
+            history: 0,
+            identifier: None,
+            in_force: vec![],
+            follows_term: Term(0),
+            clean: false,
+        }
+    }
+
+    pub(crate) fn position(&self) -> WalPosition {
+        WalPosition { timeline: self.timeline, lsn: self.lsn() }
+    }
+
+    pub(crate) fn lsn(&self) -> Lsn {
+        Lsn(u64::try_from(self.log.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn append(&mut self, write: Option<u64>) {
+        self.log.push(Entry { timeline: self.timeline, history: self.history, write });
+    }
+
+    /// Whether this copy's log begins with all of `other`'s.
+    pub(crate) fn extends(&self, other: &[Entry]) -> bool {
+        self.log.len() >= other.len() && self.log.iter().zip(other).all(|(a, b)| a == b)
+    }
+
+    pub(crate) fn holds(&self, write: u64) -> bool {
+        self.log.iter().any(|entry| entry.write == Some(write))
+    }
+
+    /// As [`Postgres::holds`], for a write that is among the newest.
+    pub(crate) fn holds_recent(&self, write: u64) -> bool {
+        self.log.iter().rev().any(|entry| entry.write == Some(write))
+    }
+
+    /// As the agent on its node sees it, when it is not a primary.
+    pub(crate) fn as_server(&self) -> Option<Server> {
+        Some(match &self.process {
+            Process::Empty => Server::Empty,
+            Process::Stopped => Server::Stopped { because: "it is not running".to_owned() },
+            Process::Standby { streaming, .. } => Server::Standby(StandbyFacts {
+                position: self.position(),
+                replayed: self.lsn(),
+                streaming: *streaming,
+                follows: self.follows_term,
+            }),
+            Process::Primary => return None,
+        })
+    }
+
+    /// The process ends.
+    pub(crate) fn kill(&mut self) {
+        if self.process != Process::Empty {
+            self.process = Process::Stopped;
+            self.clean = false;
+        }
+    }
+}

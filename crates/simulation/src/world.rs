@@ -1,0 +1,598 @@
+//! The simulated world: nodes with their minds and members, and everything that happens to them.
+
+mod acting;
+mod lines;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use decide::agent::{Agent, Command, Durable, Input, Value};
+use decide::member::Action;
+use model::NodeName;
+use model::leadership::Term;
+use model::routes::{DatabaseRouteState, RouteTarget};
+use model::status::{PrimaryFacts, Server, StandbyLink};
+use model::time::Moment;
+
+use crate::client::Client;
+use crate::clock::Agenda;
+use crate::faults::Fault;
+use crate::invariants;
+use crate::network::Network;
+use crate::postgres::{Postgres, Process};
+use crate::random::Random;
+use crate::store::{ELECTION, Store};
+use crate::system;
+
+/// How often an agent looks at its member.
+const OBSERVE: Duration = Duration::from_millis(50);
+/// How often the agent's time passes.
+const TICK: Duration = Duration::from_millis(20);
+/// How often log is sent.
+const STEP: Duration = Duration::from_millis(2);
+/// How often a client writes.
+const WRITE: Duration = Duration::from_millis(7);
+/// How long anything may fail.
+const SAFETY_PHASE: Duration = Duration::from_secs(40);
+/// How long after healing writes must flow at the latest, and how long they are watched then.
+const LIVENESS: Duration = Duration::from_secs(20);
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick { node: usize, run: u64 },
+    Observe { node: usize, run: u64 },
+    Deliver { to: usize, input: Box<Input>, run: Option<u64> },
+    Commit { node: usize, run: u64, expected: u64, value: Box<Value> },
+    Read { node: usize, run: u64, as_of: Moment },
+    Midway { node: usize, run: u64 },
+    Done { node: usize, run: u64 },
+    Lines,
+    Store,
+    Step,
+    Write,
+    Fault,
+    Undo(Fault),
+    Heal,
+    End,
+}
+
+/// One machine.
+pub(crate) struct Machine {
+    pub(crate) name: NodeName,
+    pub(crate) up: bool,
+    pub(crate) frozen: bool,
+    pub(crate) agent: Option<Agent>,
+    /// Counts the runs of the agent; whatever belongs to an earlier one is void.
+    pub(crate) run: u64,
+    pub(crate) durable: Durable,
+    pub(crate) postgres: Postgres,
+    pub(crate) gate_until: Option<Moment>,
+    pub(crate) action: Option<Action>,
+    /// What arrived while it was frozen.
+    pub(crate) backlog: Vec<Input>,
+    /// What the store told it last.
+    pub(crate) seen_revision: u64,
+    pub(crate) seen_placement: u64,
+}
+
+/// One run of the simulation.
+pub struct World {
+    pub(crate) seed: u64,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) random: Random,
+    pub(crate) network: Network,
+    pub(crate) store: Store,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) members: usize,
+    pub(crate) k: u32,
+    pub(crate) linked: BTreeMap<(usize, usize), Moment>,
+    pub(crate) client: Client,
+    pub(crate) histories: u64,
+    pub(crate) healed: bool,
+    pub(crate) revoked_at: BTreeMap<Term, Moment>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) faults: u64,
+}
+
+/// What a run that kept all invariants did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Time simulated.
+    pub simulated: Duration,
+    /// Writes acknowledged.
+    pub acknowledged: u64,
+    /// Terms begun.
+    pub terms: u64,
+    /// Faults injected.
+    pub faults: u64,
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The seed that shows it again.
+    pub seed: u64,
+    /// When, in virtual time since the start.
+    pub at: Duration,
+    /// Which sentence is not true.
+    pub what: String,
+    /// What happened before.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "seed {} after {} ms: {}", self.seed, self.at.as_millis(), self.what)
+    }
+}
+
+const START: Moment = Moment::from_millis(1_000_000);
+
+impl World {
+    /// The world of a seed: three or five nodes, a database of three members.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let count = if random.once_in(3) { 5 } else { 3 };
+        let members = if count == 5 && random.once_in(2) { 5 } else { 3 };
+        let k = if members == 5 && random.once_in(2) { 2 } else { 1 };
+        let machine = |index| Machine {
+            name: system::node_name(index),
+            up: false,
+            frozen: false,
+            agent: None,
+            run: 0,
+            durable: Durable::default(),
+            postgres: Postgres::empty(),
+            gate_until: None,
+            action: None,
+            backlog: vec![],
+            seen_revision: 0,
+            seen_placement: 0,
+        };
+        Self {
+            seed,
+            agenda: Agenda::new(),
+            random,
+            network: Network::default(),
+            store: Store::new(),
+            machines: (0..count).map(machine).collect(),
+            members,
+            k,
+            linked: BTreeMap::new(),
+            client: Client::default(),
+            histories: 0,
+            healed: false,
+            revoked_at: BTreeMap::new(),
+            trace: vec![],
+            faults: 0,
+        }
+    }
+
+    /// Runs to the end, or to the first violation.
+    ///
+    /// # Errors
+    /// The violation.
+    pub fn run(mut self) -> Result<Report, Violation> {
+        for node in 0..self.machines.len() {
+            self.boot(node);
+        }
+        for (delay, event) in [(3, Event::Lines), (1, Event::Store), (2, Event::Step), (3000, Event::Write)] {
+            self.agenda.after(Duration::from_millis(delay), event);
+        }
+        self.agenda.after(Duration::from_secs(8), Event::Fault);
+        self.agenda.after(SAFETY_PHASE, Event::Heal);
+        while let Some(event) = self.agenda.pop() {
+            if matches!(event, Event::End) {
+                break;
+            }
+            self.happen(event);
+            if let Some(what) = invariants::broken(&self) {
+                return Err(self.violation(what));
+            }
+        }
+        match invariants::not_alive(&self) {
+            Some(what) => Err(self.violation(what)),
+            None => Ok(self.report()),
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            simulated: self.agenda.now().since(START),
+            acknowledged: u64::try_from(self.client.acknowledged.len()).unwrap_or(u64::MAX),
+            terms: self.store.leadership.as_ref().map_or(0, |stored| stored.value.term.0),
+            faults: self.faults,
+        }
+    }
+
+    fn violation(&self, what: String) -> Violation {
+        let skip = self.trace.len().saturating_sub(120);
+        let trace = self.trace.iter().skip(skip).cloned().collect();
+        Violation { seed: self.seed, at: self.agenda.now().since(START), what, trace }
+    }
+
+    pub(crate) fn note(&mut self, text: String) {
+        let at = self.agenda.now().since(START).as_micros();
+        self.trace.push(format!("{:>9}.{:03} {text}", at / 1000, at % 1000));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick { node, run } => {
+                if self.is_current(node, run) {
+                    self.agenda.after(TICK, Event::Tick { node, run });
+                    self.feed(node, Input::Tick);
+                }
+            }
+            Event::Observe { node, run } => self.observe(node, run),
+            Event::Deliver { to, input, run } => {
+                if run.is_none_or(|run| self.machines[to].run == run) {
+                    self.feed(to, *input);
+                }
+            }
+            Event::Commit { node, run, expected, value } => self.commit(node, run, expected, *value),
+            Event::Read { node, run, as_of } => self.read(node, run, as_of),
+            Event::Midway { node, run } => self.midway(node, run),
+            Event::Done { node, run } => self.done(node, run),
+            Event::Lines => self.keep_lines(),
+            Event::Store => self.keep_store(),
+            Event::Step => self.step(),
+            Event::Write => self.write(),
+            Event::Fault => self.next_fault(),
+            Event::Undo(fault) => self.undo(&fault),
+            Event::Heal => self.heal(),
+            Event::End => {}
+        }
+    }
+
+    pub(crate) fn is_current(&self, node: usize, run: u64) -> bool {
+        self.machines[node].up && self.machines[node].run == run && self.machines[node].agent.is_some()
+    }
+
+    /// Starts a machine's agent; its member's server does not start by itself.
+    pub(crate) fn boot(&mut self, node: usize) {
+        let description = system::system(self.machines.len(), self.members, self.k);
+        let machine = &mut self.machines[node];
+        machine.up = true;
+        machine.run += 1;
+        machine.action = None;
+        machine.seen_revision = 0;
+        machine.seen_placement = 0;
+        machine.backlog.clear();
+        let run = machine.run;
+        machine.agent = Some(Agent::new(machine.name.clone(), description, 1, run));
+        let durable = machine.durable.clone();
+        self.note(format!("n{node} starts its agent, run {run}"));
+        if node < self.members {
+            self.feed(node, Input::Recovered { database: system::database(), durable });
+            self.agenda.after(Duration::from_millis(5), Event::Observe { node, run });
+        }
+        self.agenda.after(Duration::from_millis(1), Event::Tick { node, run });
+        let as_of = self.agenda.now();
+        self.agenda.after(Duration::from_millis(40), Event::Read { node, run, as_of });
+    }
+
+    /// Lets a machine's mind take something in, and carries out what it commands.
+    pub(crate) fn feed(&mut self, node: usize, input: Input) {
+        let now = self.agenda.now();
+        let machine = &mut self.machines[node];
+        if !machine.up {
+            return;
+        }
+        if machine.frozen {
+            if !matches!(input, Input::Tick) {
+                machine.backlog.push(input);
+            }
+            return;
+        }
+        let Some(agent) = &mut machine.agent else { return };
+        for command in agent.handle(input, now) {
+            self.carry_out(node, command);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, command: Command) {
+        let run = self.machines[node].run;
+        match command {
+            Command::Send { to, message } => {
+                let Some(to) = self.machines.iter().position(|machine| machine.name == to) else { return };
+                let from = self.machines[node].name.clone();
+                if self.is_linked(node, to) && self.network.carries(node, to) {
+                    let delay = self.random.between(200, 2500);
+                    let input = Box::new(Input::Message { from, message });
+                    self.agenda.after(delay, Event::Deliver { to, input, run: Some(self.machines[to].run) });
+                }
+            }
+            Command::Commit { expected, value } => {
+                let delay = self.random.between(500, 4000);
+                self.agenda.after(delay, Event::Commit { node, run, expected, value: Box::new(value) });
+            }
+            Command::Member { action, .. } => self.begin(node, action),
+            Command::Gate { until, .. } => self.machines[node].gate_until = until,
+            Command::Event(event) => self.note(format!("{}: {} [{}]", event.node, event.what, event.because)),
+            Command::Routes(_) | Command::Services(_) | Command::System { .. } => {}
+        }
+    }
+
+    fn observe(&mut self, node: usize, run: u64) {
+        if !self.is_current(node, run) {
+            return;
+        }
+        self.agenda.after(OBSERVE, Event::Observe { node, run });
+        let server = self.server(node);
+        let system_identifier = self.machines[node].postgres.identifier;
+        let input =
+            Input::Observed { database: system::database(), server, system_identifier, trouble: None };
+        if !self.machines[node].frozen {
+            self.feed(node, input);
+        }
+    }
+
+    /// What the agent sees of its member's server.
+    pub(crate) fn server(&self, node: usize) -> Server {
+        let machine = &self.machines[node];
+        machine.postgres.as_server().unwrap_or_else(|| {
+            let link = |other: usize| {
+                let flushed = self.machines[other].postgres.lsn();
+                let stalled_ms = 0;
+                (self.machines[other].name.clone(), StandbyLink { streaming: true, flushed, stalled_ms })
+            };
+            Server::Primary(PrimaryFacts {
+                position: machine.postgres.position(),
+                standbys: (0..self.members).filter(|other| self.streams(node, *other)).map(link).collect(),
+                waiting_commits: 0,
+            })
+        })
+    }
+
+    /// Whether `standby` receives log from `primary` now.
+    pub(crate) fn streams(&self, primary: usize, standby: usize) -> bool {
+        let (from, to) = (&self.machines[primary], &self.machines[standby]);
+        primary != standby
+            && from.up
+            && to.up
+            && !from.frozen
+            && !to.frozen
+            && from.postgres.process == Process::Primary
+            && matches!(&to.postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary)
+            && self.network.connects(primary, standby)
+            && self.gate_is_open(primary)
+            && from.postgres.identifier == to.postgres.identifier
+            && from.postgres.extends(&to.postgres.log)
+    }
+
+    pub(crate) fn gate_is_open(&self, node: usize) -> bool {
+        self.machines[node].gate_until.is_some_and(|until| until > self.agenda.now())
+    }
+
+    fn reaches_quorum(&self, node: usize) -> bool {
+        let healthy = |other: &usize| {
+            self.machines[*other].up && !self.machines[*other].frozen && self.machines[*other].agent.is_some()
+        };
+        let reached =
+            (0..self.machines.len()).filter(healthy).filter(|other| self.network.connects(node, *other));
+        healthy(&node) && reached.count() * 2 > self.machines.len()
+    }
+
+    /// Whether `node` can use the store now.
+    pub(crate) fn reaches_store(&self, node: usize) -> bool {
+        self.store
+            .leader
+            .is_some_and(|leader| self.network.connects(node, leader) && self.reaches_quorum(leader))
+    }
+
+    fn keep_store(&mut self) {
+        self.agenda.after(Duration::from_millis(10), Event::Store);
+        let now = self.agenda.now();
+        let led = self.store.leader.is_some_and(|leader| self.reaches_quorum(leader));
+        if led {
+            self.store.unled_since = None;
+        } else {
+            let since = *self.store.unled_since.get_or_insert(now);
+            if now.since(since) >= ELECTION {
+                let able: Vec<usize> =
+                    (0..self.machines.len()).filter(|node| self.reaches_quorum(*node)).collect();
+                self.store.leader = (!able.is_empty()).then(|| able[self.random.below(able.len())]);
+                if let Some(leader) = self.store.leader {
+                    self.note(format!("n{leader} is elected leader"));
+                    self.store.unled_since = None;
+                }
+            }
+        }
+        for node in 0..self.machines.len() {
+            self.tell_store(node);
+        }
+    }
+
+    /// The watch: whatever a node that can reach the store has not yet seen.
+    fn tell_store(&mut self, node: usize) {
+        if !self.machines[node].up || self.machines[node].frozen {
+            return;
+        }
+        let hint = self
+            .store
+            .leader
+            .filter(|_| self.reaches_store(node))
+            .map(|leader| self.machines[leader].name.clone());
+        if self.machines[node].agent.as_ref().is_some_and(|agent| agent.leader() != hint.as_ref()) {
+            self.feed(node, Input::Leader(hint));
+        }
+        if !self.reaches_store(node) {
+            return;
+        }
+        let revision = self.store.leadership.as_ref().map_or(0, |stored| stored.revision);
+        let is_first = self.machines[node].seen_placement == 0;
+        if revision > self.machines[node].seen_revision || is_first {
+            self.machines[node].seen_revision = revision;
+            self.machines[node].seen_placement = 1;
+            for input in self.store.inputs(&system::database()) {
+                self.feed(node, input);
+            }
+            if is_first {
+                self.feed(node, Input::StoreLoaded);
+            }
+        }
+    }
+
+    fn commit(&mut self, node: usize, run: u64, expected: u64, value: Value) {
+        if !self.is_current(node, run) || self.machines[node].frozen {
+            return;
+        }
+        let place = value.store();
+        let done = if self.reaches_store(node) { self.store.commit(expected, &value) } else { None };
+        if let (Some(_), Value::Leadership(_, record)) = (done, &value) {
+            self.revoked_at.entry(record.term).or_insert(self.agenda.now());
+            self.note(format!(
+                "committed by n{node}: term {} {:?} sync {} before {:?}",
+                record.term,
+                record.phase,
+                record.sync,
+                record.previous_sync.iter().map(ToString::to_string).collect::<Vec<_>>()
+            ));
+        }
+        // Now and then the answer is lost although it was committed.
+        let known = done.filter(|_| !self.random.once_in(50));
+        let delay = self.random.between(200, 1500);
+        let input =
+            Box::new(Input::Committed { store: place, revision: known.map(|revision| (revision, value)) });
+        self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
+    }
+
+    fn read(&mut self, node: usize, run: u64, as_of: Moment) {
+        if !self.is_current(node, run) {
+            return;
+        }
+        if self.reaches_store(node)
+            && !self.machines[node].frozen
+            && let Some(stored) = &self.store.leadership
+        {
+            let input = Input::Read { database: system::database(), term: stored.value.term, as_of };
+            self.feed(node, input);
+        }
+        let as_of = self.agenda.now() + Duration::from_millis(250);
+        self.agenda.after(Duration::from_millis(252), Event::Read { node, run, as_of });
+    }
+
+    /// Log flows, and commits are acknowledged.
+    fn step(&mut self) {
+        self.agenda.after(STEP, Event::Step);
+        for primary in 0..self.members {
+            for standby in 0..self.members {
+                let streams = self.streams(primary, standby);
+                let follows = matches!(&self.machines[standby].postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary);
+                if follows
+                    && let Process::Standby { streaming, .. } = &mut self.machines[standby].postgres.process
+                {
+                    *streaming = streams;
+                }
+                if streams {
+                    self.replicate(primary, standby);
+                }
+            }
+        }
+        self.acknowledge();
+    }
+
+    fn replicate(&mut self, primary: usize, standby: usize) {
+        let has = self.machines[standby].postgres.log.len();
+        let much = self.random.below(12);
+        let source = &self.machines[primary].postgres;
+        let (entries, timeline, history) =
+            (source.log[has..source.log.len().min(has + much)].to_vec(), source.timeline, source.history);
+        let target = &mut self.machines[standby].postgres;
+        target.log.extend(entries);
+        target.timeline = timeline;
+        target.history = history;
+    }
+
+    /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.
+    pub(crate) fn flushed(&self, primary: usize, set: &model::leadership::SyncSet, length: usize) -> usize {
+        let is_in = |other: &usize| set.members.contains(&self.machines[*other].name);
+        (0..self.members)
+            .filter(is_in)
+            .filter(|other| {
+                self.streams(primary, *other) && self.machines[*other].postgres.log.len() >= length
+            })
+            .count()
+    }
+
+    fn acknowledge(&mut self) {
+        for node in 0..self.members {
+            let machine = &self.machines[node];
+            if !machine.up
+                || machine.frozen
+                || machine.postgres.process != Process::Primary
+                || !self.gate_is_open(node)
+            {
+                continue;
+            }
+            let run = machine.postgres.history;
+            let pending = self.client.pending_at(node, run);
+            for (write, length) in pending {
+                let enough = |set: &model::leadership::SyncSet| {
+                    set.k == 0
+                        || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
+                };
+                if self.machines[node].postgres.in_force.iter().any(enough) {
+                    let term = self.machines[node].durable.led.unwrap_or_default();
+                    self.client.acknowledge(write, node, term, self.agenda.now());
+                }
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        self.agenda.after(WRITE, Event::Write);
+        let entry = self.random.below(self.machines.len());
+        let Some(agent) = self.machines[entry]
+            .agent
+            .as_ref()
+            .filter(|_| self.machines[entry].up && !self.machines[entry].frozen)
+        else {
+            return;
+        };
+        let open = agent.route_table().routes.iter().find_map(|route| match &route.target {
+            RouteTarget::Database(target) => match &target.state {
+                DatabaseRouteState::Open { members } => members.first().map(|member| member.node.clone()),
+                DatabaseRouteState::Parked { .. } | DatabaseRouteState::Draining { .. } => None,
+            },
+            RouteTarget::Service(_) => None,
+        });
+        let Some(node) = open.and_then(|name| self.machines.iter().position(|machine| machine.name == name))
+        else {
+            return;
+        };
+        let reachable = self.network.connects(entry, node) && self.gate_is_open(node);
+        let machine = &mut self.machines[node];
+        if reachable && machine.up && !machine.frozen && machine.postgres.process == Process::Primary {
+            let write = self.client.next_write();
+            machine.postgres.append(Some(write));
+            let (length, history) = (machine.postgres.log.len(), machine.postgres.history);
+            self.client.pending(write, node, history, length);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.note("everything is healed".to_owned());
+        self.healed = true;
+        self.network.heal();
+        for node in 0..self.machines.len() {
+            self.machines[node].frozen = false;
+            let backlog = std::mem::take(&mut self.machines[node].backlog);
+            if self.machines[node].up && self.machines[node].agent.is_some() {
+                for input in backlog {
+                    self.feed(node, input);
+                }
+            } else {
+                self.boot(node);
+            }
+        }
+        self.client.healed_at = Some(self.agenda.now());
+        self.agenda.after(LIVENESS, Event::End);
+    }
+}

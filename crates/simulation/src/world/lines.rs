@@ -1,0 +1,70 @@
+//! Connections between agents: made when both live and hear each other, closed with a word by a kernel that lives, given
+//! up in silence by one that does not hear.
+
+use std::time::Duration;
+
+use decide::agent::Input;
+
+use super::{Event, World};
+
+/// After this long without a message a connection is given up.
+const SILENT_AFTER: Duration = Duration::from_millis(1200);
+
+impl World {
+    pub(super) fn is_linked(&self, a: usize, b: usize) -> bool {
+        self.linked.contains_key(&(a.min(b), a.max(b)))
+    }
+
+    /// Makes what can be made, drops what has been silent for too long.
+    pub(super) fn keep_lines(&mut self) {
+        self.agenda.after(Duration::from_millis(100), Event::Lines);
+        let now = self.agenda.now();
+        for a in 0..self.machines.len() {
+            for b in a + 1..self.machines.len() {
+                let both = self.talks(a) && self.talks(b);
+                let frozen = self.machines[a].frozen || self.machines[b].frozen;
+                let heard = both && !frozen && self.network.connects(a, b);
+                match self.linked.get_mut(&(a, b)) {
+                    Some(last) if heard => *last = now,
+                    Some(last) if now.since(*last) >= SILENT_AFTER => {
+                        self.linked.remove(&(a, b));
+                        self.tell_line(a, b, Some(false));
+                        self.tell_line(b, a, Some(false));
+                    }
+                    None if heard => {
+                        self.linked.insert((a, b), now);
+                        self.tell_line(a, b, None);
+                        self.tell_line(b, a, None);
+                    }
+                    Some(_) | None => {}
+                }
+            }
+        }
+    }
+
+    fn talks(&self, node: usize) -> bool {
+        self.machines[node].up && self.machines[node].agent.is_some()
+    }
+
+    /// `closed`: `None` for a new connection.
+    fn tell_line(&mut self, node: usize, other: usize, closed: Option<bool>) {
+        let peer = self.machines[other].name.clone();
+        let line = "main".into();
+        let input = match closed {
+            None => Input::LineUp { peer, line },
+            Some(closed) => Input::LineDown { peer, line, closed },
+        };
+        self.feed(node, input);
+    }
+
+    /// A node's kernel closes its agent's connections; whoever is not cut off hears it.
+    pub(crate) fn close_lines(&mut self, node: usize) {
+        for other in 0..self.machines.len() {
+            let pair = (node.min(other), node.max(other));
+            if other != node && self.linked.contains_key(&pair) && self.network.connects(node, other) {
+                self.linked.remove(&pair);
+                self.tell_line(other, node, Some(true));
+            }
+        }
+    }
+}
