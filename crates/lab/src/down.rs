@@ -1,14 +1,15 @@
 //! Taking a system down: everything that was made goes, in an order in which each step finds what the next one needs, and
 //! each step finds it no matter what was interrupted before.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::SystemName;
-use rustix::process::Signal;
 
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
@@ -17,7 +18,7 @@ use crate::manifest::{Manifest, Mode, Phase};
 use crate::namespace::NetworkNamespace;
 use crate::network;
 use crate::node::MARK;
-use crate::process::{self, ProcessId};
+use crate::process;
 use crate::volume;
 
 /// How long nodes may take to end on their own.
@@ -93,9 +94,9 @@ fn ask_nodes_to_end(home: &Home, manifest: &Manifest) {
     let inits: Vec<ProcessId> = manifest.nodes.values().filter_map(|node| node.init).collect();
     thaw(home, Some(manifest));
     for init in &inits {
-        let _ = init.signal(Signal::TERM);
+        signal_process(*init, Signal::TERM);
     }
-    process::wait_until(STOP_LIMIT, || inits.iter().all(|init| !init.is_alive()));
+    process::wait_until(STOP_LIMIT, || !inits.iter().any(|init| process::is_alive(*init)));
 }
 
 /// Kills every process of the lab, known or not.
@@ -108,7 +109,7 @@ fn end_processes(home: &Home, manifest: Option<&Manifest>) -> Result<()> {
     let others = manifest.into_iter().flat_map(|m| m.forwarder.into_iter().chain(m.guards.iter().copied()));
     let known: Vec<ProcessId> = inits.chain(others).chain(below).collect();
     for process in &known {
-        let _ = process.signal(Signal::KILL);
+        signal_process(*process, Signal::KILL);
     }
     let loopback = manifest.is_none_or(|m| m.mode == Mode::Loopback);
     process::kill_all(&format!("system {}", home.system), KILL_LIMIT, || ours(home, &known, loopback))?;
@@ -123,27 +124,28 @@ fn ours(home: &Home, known: &[ProcessId], loopback: bool) -> Vec<ProcessId> {
         network::existing(&home.system).iter().filter_map(NetworkNamespace::inode).collect();
     let marks = marks(home);
     let nodes = home.directory().join("nodes");
-    let callers = process::ancestors(std::process::id());
-    let works_there = |pid: u32| {
-        process::working_directory(pid).is_some_and(|directory| directory.starts_with(&nodes))
-            && process::stat(pid).is_some_and(|stat| stat.terminal == 0)
+    let callers = process::ancestors(process::me());
+    let works_there = |facts: &ProcessFacts| {
+        facts.working_directory().is_some_and(|directory| directory.starts_with(&nodes))
+            && !process::has_terminal(facts.id.pid)
     };
-    let wanted = |pid: u32| {
-        !callers.contains(&pid)
-            && (process::namespace(pid, "net").is_some_and(|inode| networks.contains(&inode))
-                || marks.iter().any(|mark| process::has_environment(pid, MARK, mark))
-                || (loopback && works_there(pid)))
+    let inside = |pid: i32| process::namespace(pid, "net").is_some_and(|inode| networks.contains(&inode));
+    let marked =
+        |facts: &ProcessFacts| facts.environment_variable(MARK).is_some_and(|mark| marks.contains(&mark));
+    let wanted = |facts: &ProcessFacts| {
+        !callers.contains(&facts.id.pid)
+            && (inside(facts.id.pid) || marked(facts) || (loopback && works_there(facts)))
     };
     let mut found = process::matching(wanted);
-    found.extend(known.iter().filter(|process| process.is_alive()));
+    found.extend(known.iter().filter(|process| process::is_alive(**process)));
     found
 }
 
 /// The values of [`MARK`] of this lab: the directories of its nodes, and its own for the forwarder.
-fn marks(home: &Home) -> Vec<String> {
+fn marks(home: &Home) -> Vec<OsString> {
     let nodes = fs::read_dir(home.directory().join("nodes")).into_iter().flatten().flatten();
-    let nodes = nodes.map(|entry| entry.path().display().to_string());
-    nodes.chain([home.directory().display().to_string()]).collect()
+    let nodes = nodes.map(|entry| entry.path().into_os_string());
+    nodes.chain([home.directory().as_os_str().to_owned()]).collect()
 }
 
 /// Lets everything go on that a fault has stopped.
@@ -155,8 +157,8 @@ fn thaw(home: &Home, manifest: Option<&Manifest>) {
     crate::fault::disk::thaw_all(home, manifest);
     if manifest.mode == Mode::Loopback {
         for init in manifest.nodes.values().filter_map(|node| node.init) {
-            for process in std::iter::once(init).chain(process::descendants(init.pid)) {
-                let _ = process.signal(Signal::CONT);
+            for process in process::family(init) {
+                signal_process(process, Signal::CONT);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use effects::process::ProcessId;
 use model::RouteName;
 use model::system::System;
 use serde::{Deserialize, Serialize};
@@ -19,11 +20,10 @@ use tokio::time::timeout;
 
 use crate::error::{LabError, Result};
 use crate::home::Home;
-use crate::manifest::{Manifest, Mode, write_atomically};
+use crate::manifest::{Manifest, Mode, store};
 use crate::namespace;
 use crate::network;
 use crate::node::spawn::{detach, say_ready, wait_ready};
-use crate::process::ProcessId;
 
 /// A node that does not answer within this is dead for the purpose of one connection.
 const CONNECT_LIMIT: Duration = Duration::from_millis(300);
@@ -75,7 +75,7 @@ pub(crate) fn start(home: &Home, manifest: &Manifest) -> Result<ProcessId> {
     let path = home.forwarder_spec();
     let text = serde_json::to_vec_pretty(&spec)
         .map_err(|error| LabError::Damaged { path: path.clone(), reason: error.to_string() })?;
-    write_atomically(&path, &text)?;
+    store(&path, &text)?;
     let mut command = Command::new(&manifest.program);
     command.args(["lab-node", "forward"]).arg(&path).current_dir("/").env_clear();
     command.env(crate::node::MARK, home.directory());

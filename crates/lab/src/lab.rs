@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 
+use effects::process::ProcessId;
 use model::system::System;
 use model::{LineName, NodeName, SystemName};
 use tokio::runtime::Runtime;
@@ -19,7 +20,7 @@ use crate::namespace::{self, NetworkNamespace};
 use crate::network;
 use crate::node::spawn;
 use crate::options::Options;
-use crate::process::ProcessId;
+use crate::process;
 use crate::up;
 
 /// A system that runs on this machine with all its nodes.
@@ -226,7 +227,7 @@ impl Lab {
 
     /// The first process of a node that is on.
     pub(crate) fn init(&self, node: &NodeName) -> Result<ProcessId> {
-        let init = self.node(node)?.init.filter(|init| init.is_alive());
+        let init = self.node(node)?.init.filter(|init| process::is_alive(*init));
         init.ok_or_else(|| LabError::NodeOff { node: node.clone() })
     }
 

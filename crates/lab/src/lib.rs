@@ -28,6 +28,7 @@ mod up;
 mod volume;
 
 pub use down::Data;
+pub use effects::process::ProcessId;
 pub use error::{LabError, Problem, Result};
 pub use forward::Forward;
 pub use helper::lab_node;
@@ -36,4 +37,3 @@ pub use lab::{ClientRuntime, Lab, Summary};
 pub use manifest::{Line, Manifest, Mode, Node, Phase};
 pub use namespace::NetworkNamespace;
 pub use options::{Check, Options};
-pub use process::ProcessId;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
+use effects::process::{ProcessFacts, processes_of};
+
 use crate::process;
 
 /// State `LISTEN` in `/proc/net/tcp` (proc(5)).
@@ -21,14 +23,14 @@ pub(crate) fn obstacle(address: SocketAddr) -> Option<String> {
 fn owner(address: SocketAddr) -> String {
     let Some(inode) = listening(address) else { return "a process that cannot be seen from here".to_owned() };
     let link = format!("socket:[{inode}]");
-    let holds = |pid: &u32| {
-        let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let holds = |facts: &ProcessFacts| {
+        let entries = fs::read_dir(format!("/proc/{}/fd", facts.id.pid)).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| fs::read_link(entry.path()).ok())
             .any(|target| target.as_os_str() == &*link)
     };
-    match process::all().into_iter().find(holds) {
-        Some(pid) => process::describe(pid),
+    match processes_of(holds).first() {
+        Some(owner) => process::describe(owner.id.pid),
         None => "a process of another user".to_owned(),
     }
 }

@@ -2,11 +2,12 @@
 //! next one finds what there may be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use effects::files::write_atomic;
+use effects::process::ProcessId;
 use model::system::System;
 use model::{LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{LabError, Result};
 use crate::forward::Forward;
 use crate::home::Home;
-use crate::process::{self, ProcessId};
+use crate::process;
 
 /// How nodes are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +164,7 @@ impl Manifest {
     pub(crate) fn save(&self, home: &Home) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| LabError::Damaged { path: home.manifest(), reason: error.to_string() })?;
-        write_atomically(&home.manifest(), &text)
+        store(&home.manifest(), &text)
     }
 
     /// The node of that name.
@@ -203,7 +204,7 @@ impl Manifest {
 impl Node {
     /// Whether its first process lives.
     pub fn is_on(&self) -> bool {
-        self.init.is_some_and(ProcessId::is_alive)
+        self.init.is_some_and(process::is_alive)
     }
 
     /// Its address on the preferred line.
@@ -218,16 +219,9 @@ impl Node {
     }
 }
 
-/// Replaces a file in one step; what is written is on disk before the name points to it.
-pub(crate) fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(LabError::file("writing", path))
+/// Replaces a file of the lab in one step.
+pub(crate) fn store(path: &Path, text: &[u8]) -> Result<()> {
+    write_atomic(path, text, 0o644).map_err(LabError::file("writing", path))
 }
 
 /// An address in the same /24 (IPv4) or /64 (IPv6) as `address` that nobody uses, taken from the top.

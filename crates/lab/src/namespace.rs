@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::thread;
 
+use effects::process::ProcessId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
@@ -16,7 +17,7 @@ use rustix::thread::{
 };
 
 use crate::error::{LabError, Result};
-use crate::process::ProcessId;
+use crate::process;
 
 /// A network namespace with a name, as `ip netns` makes it (ip-netns(8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +83,9 @@ pub(crate) fn enter(namespace: &File) -> io::Result<()> {
 /// Starts a program inside a node: its network, mounts, host name, and process numbers, so that it dies with the node.
 pub(crate) fn spawn_in_node(init: ProcessId, command: &mut Command) -> io::Result<Child> {
     on_thread(|| {
-        let pid = Pid::from_raw(init.pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
+        let pid = Pid::from_raw(init.pid).ok_or(io::ErrorKind::NotFound)?;
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
-        if !init.is_alive() {
+        if !process::is_alive(init) {
             return Err(io::ErrorKind::NotFound.into());
         }
         // SAFETY: only the file system attributes of this thread are unshared; descriptors stay common.

@@ -13,7 +13,7 @@ use crate::loopback;
 use crate::manifest::{Manifest, Mode};
 use crate::network;
 use crate::options::Options;
-use crate::process::ProcessId;
+use crate::process;
 use crate::programs;
 
 /// Free space that a database member needs to be founded and to fill its WAL (`max_wal_size` is 1 GB by default).
@@ -42,7 +42,7 @@ pub(crate) fn check(
     }
     // A system all of whose nodes are dead may still have its door, which goes before the new one comes.
     let own: &[Forward] = match former {
-        Some(former) if former.forwarder.is_some_and(ProcessId::is_alive) => &former.forwards,
+        Some(former) if former.forwarder.is_some_and(process::is_alive) => &former.forwards,
         Some(_) | None => &[],
     };
     for forward in manifest.forwards.iter().filter(|forward| !own.iter().any(|o| o.listen == forward.listen))

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use effects::process::ProcessId;
 use model::NodeName;
 use model::system::System;
 
@@ -19,7 +20,6 @@ use crate::network;
 use crate::node::spawn::{self, make_directory, power_on};
 use crate::options::Options;
 use crate::preflight;
-use crate::process::ProcessId;
 use crate::volume;
 
 /// See [`Lab::up`].
@@ -181,6 +181,6 @@ fn write_loopback_file(home: &Home, manifest: &Manifest, system: &System) -> Res
     let text = fs::read_to_string(&manifest.source).map_err(LabError::file("reading", &manifest.source))?;
     let text = loopback::rewrite(&text, &loopback::addresses(system));
     let path = home.loopback_file();
-    crate::manifest::write_atomically(&path, text.as_bytes())?;
+    crate::manifest::store(&path, text.as_bytes())?;
     Ok(path)
 }

@@ -19,7 +19,7 @@ use super::history::{Outcome, Write, WriteId, Writer};
 use super::session::{Deadlines, Refusal, Session};
 use super::table::{self, RunName};
 
-/// How often the client writes.
+/// How often the client of a drill writes.
 pub const WRITE_EVERY: Duration = Duration::from_millis(10);
 
 /// What a client needs to begin.
@@ -33,6 +33,8 @@ pub struct Target {
     pub run: RunName,
     /// How long each step may take.
     pub deadlines: Deadlines,
+    /// From the beginning of one write to the beginning of the next; see [`WRITE_EVERY`].
+    pub every: Duration,
 }
 
 /// Gives each write of a run its number, whoever writes.
@@ -104,7 +106,7 @@ impl Worker {
     async fn work(mut self) -> Vec<Write> {
         let mut writes = Vec::new();
         while !self.shared.stop.load(Ordering::SeqCst) {
-            let next = Instant::now() + WRITE_EVERY;
+            let next = Instant::now() + self.target.every;
             let write = self.write().await;
             if write.server().is_some() {
                 self.shared.last_us.store(write.ended.as_micros(), Ordering::SeqCst);

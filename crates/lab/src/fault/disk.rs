@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use effects::clock::now;
+use effects::process::ProcessId;
 use model::NodeName;
 use rustix::fs::FallocateFlags;
 
@@ -20,7 +21,7 @@ use crate::home::Home;
 use crate::lab::Lab;
 use crate::manifest::Manifest;
 use crate::node::spawn::{detach, say_ready, wait_ready};
-use crate::process::ProcessId;
+use crate::process;
 
 /// `FIFREEZE` and `FITHAW` (ioctl_fs(2const), `linux/fs.h`): `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)`.
 const FREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
@@ -110,7 +111,7 @@ impl Lab {
         let guard = wait_ready(child, VOLUME_LIMIT)
             .map_err(|reason| LabError::Io { doing: doing(), source: io::Error::other(reason) })?;
         self.change(|manifest| {
-            manifest.guards.retain(|guard| guard.is_alive());
+            manifest.guards.retain(|guard| process::is_alive(*guard));
             manifest.guards.push(guard);
             Ok(guard)
         })
@@ -138,7 +139,7 @@ pub(crate) fn run_guard(directory: &Path, millis: u64) -> ExitCode {
 /// Thaws every volume of a lab, so that its processes can die.
 pub(crate) fn thaw_all(home: &Home, manifest: &Manifest) {
     for (name, node) in manifest.nodes.iter().filter(|(_, node)| node.volume.is_some()) {
-        if let Some(init) = node.init.filter(|init| init.is_alive()) {
+        if let Some(init) = node.init.filter(|init| process::is_alive(*init)) {
             let _ = control(&inside(home, init, name), THAW, 0);
         }
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use effects::clock::now;
+use effects::process::{ProcessId, Signal, signal_process};
 use model::NodeName;
-use rustix::process::Signal;
 
 use super::{CutOptions, Evidence};
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::lab::Lab;
-use crate::process::{self, ProcessId};
+use crate::process;
 
 /// How long it may take until everything stands still.
 const FREEZE_LIMIT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ impl Lab {
         }
         match Freezer::find(self.system(), node) {
             Some(freezer) => freezer.thaw()?,
-            None => go_on(node, init)?,
+            None => go_on(init),
         }
         Ok(Evidence::since(begun, format!("{node} goes on")))
     }
@@ -52,17 +52,13 @@ impl Lab {
         let init = self.init(node)?;
         Ok(match Freezer::find(self.system(), node) {
             Some(freezer) => freezer.is_frozen(),
-            None => processes(init).into_iter().all(stands_still),
+            None => process::family(init).into_iter().all(stands_still),
         })
     }
 }
 
-fn processes(init: ProcessId) -> Vec<ProcessId> {
-    std::iter::once(init).chain(process::descendants(init.pid)).collect()
-}
-
 fn stands_still(process: ProcessId) -> bool {
-    process::stat(process.pid).is_none_or(|stat| stat.state == 'T')
+    process::is_stopped(process) || !process::is_alive(process)
 }
 
 /// Stops everything, again and again until nobody new is found: a process may be born while its parent is being stopped.
@@ -70,9 +66,9 @@ fn stop_all(node: &NodeName, init: ProcessId) -> Result<usize> {
     let end = Instant::now() + FREEZE_LIMIT;
     let mut stopped = BTreeSet::new();
     loop {
-        let all: BTreeSet<ProcessId> = processes(init).into_iter().collect();
+        let all: BTreeSet<ProcessId> = process::family(init).into_iter().collect();
         for process in all.difference(&stopped) {
-            process.signal(Signal::STOP).map_err(LabError::io(|| format!("stopping a process of {node}")))?;
+            signal_process(*process, Signal::STOP);
         }
         if all == stopped && all.iter().copied().all(stands_still) {
             return Ok(all.len());
@@ -85,9 +81,8 @@ fn stop_all(node: &NodeName, init: ProcessId) -> Result<usize> {
     }
 }
 
-fn go_on(node: &NodeName, init: ProcessId) -> Result<()> {
-    let doing = || format!("continuing a process of {node}");
-    processes(init)
-        .into_iter()
-        .try_for_each(|process| process.signal(Signal::CONT).map_err(LabError::io(doing)))
+fn go_on(init: ProcessId) {
+    for process in process::family(init) {
+        signal_process(process, Signal::CONT);
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use effects::clock::now;
+use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::NodeName;
-use rustix::process::Signal;
 
 use super::{CutOptions, Evidence};
 use crate::error::{LabError, Result};
@@ -13,7 +13,7 @@ use crate::home::Home;
 use crate::lab::Lab;
 use crate::manifest::{Manifest, Mode};
 use crate::network;
-use crate::process::{self, ProcessId};
+use crate::process;
 
 /// How long the kernel may take to end everything of a node.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
@@ -57,8 +57,8 @@ impl Lab {
     pub fn stop_node(&mut self, node: &NodeName) -> Result<Evidence> {
         let init = self.init(node)?;
         let begun = now();
-        init.signal(Signal::TERM).map_err(LabError::io(|| format!("stopping {node}")))?;
-        if !init.wait_gone(DEATH_LIMIT) {
+        signal_process(init, Signal::TERM);
+        if !process::wait_gone(init, DEATH_LIMIT) {
             let seen = process::describe(init.pid) + " still runs";
             return Err(LabError::Late { what: format!("the end of {node}"), within: DEATH_LIMIT, seen });
         }
@@ -69,39 +69,34 @@ impl Lab {
 
     /// Kills everything of a node and waits until it is dead; returns how many processes that were.
     pub(crate) fn end_node(&self, node: &NodeName, init: ProcessId) -> Result<usize> {
-        let others = process::descendants(init.pid);
-        let kill = || {
-            init.signal(Signal::KILL)?;
-            // Without a PID namespace the kernel does not end the others with it.
-            if self.mode() == Mode::Loopback {
-                others.iter().try_for_each(|process| process.signal(Signal::KILL))?;
+        let family = process::family(init);
+        signal_process(init, Signal::KILL);
+        // Without a PID namespace the kernel does not end the others with it.
+        if self.mode() == Mode::Loopback {
+            for process in &family {
+                signal_process(*process, Signal::KILL);
             }
-            std::io::Result::Ok(())
-        };
-        kill().map_err(LabError::io(|| format!("killing {node}")))?;
+        }
         // The frozen of cgroup v1 end when they are thawed.
         if let Some(freezer @ Freezer::V1(_)) = Freezer::find(self.system(), node) {
             freezer.thaw()?;
         }
-        let left = || {
-            let all = others.iter().chain([&init]);
-            all.copied().filter(|process| process.is_alive()).collect::<Vec<_>>()
-        };
-        if process::wait_until(DEATH_LIMIT, || left().is_empty()) {
+        if process::wait_until(DEATH_LIMIT, || !family.iter().any(|process| process::is_alive(*process))) {
             self.end_strays(node)?;
-            return Ok(others.len() + 1);
+            return Ok(family.len());
         }
-        let seen = left().iter().map(|p| process::describe(p.pid)).collect::<Vec<_>>().join(", ");
+        let left: Vec<ProcessId> = family.into_iter().filter(|process| process::is_alive(*process)).collect();
+        let seen = process::names(&left);
         Err(LabError::Late { what: format!("the death of {node}"), within: DEATH_LIMIT, seen })
     }
 
     /// Processes that entered the node's network or were begun while the others died.
     fn end_strays(&self, node: &NodeName) -> Result<()> {
         let network = network::node(self.system(), node).inode();
-        let mark = self.root(node).display().to_string();
-        let stray = |pid: u32| {
-            (network.is_some() && process::namespace(pid, "net") == network)
-                || process::has_environment(pid, crate::node::MARK, &mark)
+        let mark = self.root(node).into_os_string();
+        let stray = |facts: &ProcessFacts| {
+            (network.is_some() && process::namespace(facts.id.pid, "net") == network)
+                || facts.environment_variable(crate::node::MARK).as_ref() == Some(&mark)
         };
         process::kill_all(&format!("node {node}"), DEATH_LIMIT, || process::matching(stray)).map(|_| ())
     }

@@ -1,18 +1,22 @@
 //! One process of a node, found by what it is, never by its name.
 
 use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use effects::clock::now;
+use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::{DatabaseName, NodeName};
-use rustix::process::Signal;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::Evidence;
 use crate::error::{LabError, Result};
 use crate::lab::Lab;
 use crate::manifest::Mode;
-use crate::process::{self, ProcessId};
+use crate::process;
 
 /// How long one process may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
@@ -40,12 +44,13 @@ impl Lab {
         let root = self.root(node);
         let inside = self.inside(node, init);
         let found = match target {
-            Target::Agent => listener(&inside, init, &root.join("run/agent.sock")),
-            Target::Proxy => listener(&inside, init, &root.join("run/proxy.sock")),
-            Target::Socket(path) => listener(&inside, init, path),
+            Target::Agent => listener(&root.join("run/agent.sock")),
+            Target::Proxy => listener(&root.join("run/proxy.sock")),
+            Target::Socket(path) => listener(path),
             Target::Postmaster(database) => postmaster(&inside, init, &root, database),
         };
-        found.ok_or_else(|| LabError::NotPossible {
+        // The socket may be another's: only processes of the node count.
+        found.filter(|process| inside.contains(process)).ok_or_else(|| LabError::NotPossible {
             what: format!("finding {target:?} of {node}"),
             why: "it does not run at this moment".to_owned(),
         })
@@ -55,8 +60,8 @@ impl Lab {
     pub fn kill_process(&self, node: &NodeName, target: &Target) -> Result<Evidence> {
         let found = self.find_process(node, target)?;
         let begun = now();
-        found.signal(Signal::KILL).map_err(LabError::io(|| format!("killing {target:?} of {node}")))?;
-        if found.wait_gone(DEATH_LIMIT) {
+        signal_process(found, Signal::KILL);
+        if process::wait_gone(found, DEATH_LIMIT) {
             return Ok(Evidence::since(
                 begun,
                 format!("{target:?} of {node} (process {}) is dead", found.pid),
@@ -66,22 +71,23 @@ impl Lab {
         Err(LabError::Late { what: format!("the death of {target:?}"), within: DEATH_LIMIT, seen })
     }
 
-    /// Stops one process of a node with SIGSTOP: it hangs, its children and its kernel go on.
-    pub fn hang_process(&self, node: &NodeName, target: &Target) -> Result<Evidence> {
+    /// Stops one process of a node with SIGSTOP: it hangs, its children and its kernel go on. Returns which process, for
+    /// [`Lab::resume_process`].
+    pub fn hang_process(&self, node: &NodeName, target: &Target) -> Result<(ProcessId, Evidence)> {
         let found = self.find_process(node, target)?;
         let begun = now();
-        found.signal(Signal::STOP).map_err(LabError::io(|| format!("stopping {target:?} of {node}")))?;
-        let stopped = || process::stat(found.pid).is_some_and(|stat| stat.state == 'T');
-        if process::wait_until(DEATH_LIMIT, stopped) {
-            return Ok(Evidence::since(begun, format!("{target:?} of {node} (process {}) hangs", found.pid)));
+        signal_process(found, Signal::STOP);
+        if process::wait_until(DEATH_LIMIT, || process::is_stopped(found)) {
+            let what = format!("{target:?} of {node} (process {}) hangs", found.pid);
+            return Ok((found, Evidence::since(begun, what)));
         }
         let seen = process::describe(found.pid) + " still runs";
         Err(LabError::Late { what: format!("stopping {target:?}"), within: DEATH_LIMIT, seen })
     }
 
-    /// Lets exactly this process go on, if it still lives.
-    pub fn resume_process(&self, process: ProcessId) -> Result<()> {
-        process.signal(Signal::CONT).map_err(LabError::io(|| format!("continuing process {}", process.pid)))
+    /// Lets exactly this process go on; `false` when it is gone.
+    pub fn resume_process(&self, process: ProcessId) -> bool {
+        signal_process(process, Signal::CONT)
     }
 
     /// All living processes of a node, as the machine numbers them.
@@ -89,40 +95,34 @@ impl Lab {
         match self.mode() {
             Mode::Namespaces => {
                 let namespace = process::namespace(init.pid, "pid");
-                process::matching(|pid| namespace.is_some() && process::namespace(pid, "pid") == namespace)
+                process::matching(|facts| {
+                    namespace.is_some() && process::namespace(facts.id.pid, "pid") == namespace
+                })
             }
             Mode::Loopback => {
-                let mark = self.root(node).display().to_string();
-                let marked = process::matching(|pid| process::has_environment(pid, crate::node::MARK, &mark));
-                let mut all = process::descendants(init.pid);
-                all.extend(marked);
-                all.sort_unstable();
-                all.dedup();
+                let mark = self.root(node).into_os_string();
+                let marked = |facts: &ProcessFacts| {
+                    facts.environment_variable(crate::node::MARK).as_ref() == Some(&mark)
+                };
+                let mut all = process::family(init);
+                all.extend(process::matching(marked));
                 all
             }
         }
     }
 }
 
-/// The process that holds the listening unix socket bound to `path` (`/proc/PID/net/unix`, proc(5)).
-fn listener(inside: &[ProcessId], init: ProcessId, path: &Path) -> Option<ProcessId> {
-    /// `__SO_ACCEPTCON` in the column `Flags`: the socket listens.
-    const LISTENS: u32 = 0x10000;
-    let table = fs::read_to_string(format!("/proc/{}/net/unix", init.pid)).ok()?;
-    let path = path.to_str()?;
-    let bound = |line: &&str| {
-        let mut fields = line.split_ascii_whitespace().skip(3);
-        let flags = fields.next().and_then(|text| u32::from_str_radix(text, 16).ok());
-        flags.is_some_and(|flags| flags & LISTENS != 0) && line.ends_with(&format!(" {path}"))
+/// The process that listens on a unix socket, as the kernel tells whoever connects (`SO_PEERCRED`, unix(7)). Its path alone
+/// does not tell: a socket that was renamed after it was bound is listed under its first name.
+fn listener(path: &Path) -> Option<ProcessId> {
+    let ask = || -> io::Result<i32> {
+        // A listener that hangs with a full queue must not hold us: the connection is not waited for.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket_peercred(UnixStream::from(socket))?.pid.as_raw_nonzero().get())
     };
-    let inode = table.lines().find(bound)?.split_ascii_whitespace().nth(6)?;
-    let link = format!("socket:[{inode}]");
-    inside.iter().copied().find(|process| holds(process.pid, &link))
-}
-
-fn holds(pid: u32, link: &str) -> bool {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target.as_os_str() == link)
+    ProcessId::of(ask().ok()?)
 }
 
 /// The first line of `postmaster.pid` is the postmaster's number as it sees itself.
@@ -136,9 +136,11 @@ fn postmaster(
     // The node's databases may lie on a volume that only the node has mounted.
     let seen = PathBuf::from(format!("/proc/{}/root", init.pid)).join(data.strip_prefix("/").ok()?);
     let text = fs::read_to_string(seen.join("postmaster.pid")).ok()?;
-    let number: u32 = text.lines().next()?.trim().parse().ok()?;
-    inside.iter().copied().find(|process| {
-        process::inner_pid(process.pid) == Some(number)
-            && process::working_directory(process.pid).is_some_and(|directory| directory == data)
-    })
+    let number: i32 = text.lines().next()?.trim().parse().ok()?;
+    let works_there = |process: &ProcessId| {
+        fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|directory| directory == data)
+    };
+    let is_it =
+        |process: &&ProcessId| process::inner_pid(process.pid) == Some(number) && works_there(process);
+    inside.iter().find(is_it).copied()
 }

@@ -109,7 +109,7 @@ impl Init {
     }
 
     fn end_all(&self) {
-        let me = std::process::id();
+        let me = process::me();
         if let Err(error) = process::kill_all("the node", KILL_GRACE, || process::descendants(me)) {
             say(&error.to_string());
         }

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use effects::process::ProcessId;
 use model::NodeName;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::setsid;
@@ -20,10 +21,10 @@ use super::{MARK, NodeSpec};
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::home::Home;
-use crate::manifest::{Manifest, Mode, write_atomically};
+use crate::manifest::{Manifest, Mode, store};
 use crate::namespace;
 use crate::network;
-use crate::process::ProcessId;
+use crate::process;
 use crate::programs;
 
 /// How long an init may take to mount what it needs.
@@ -49,7 +50,7 @@ pub(crate) fn write_spec(home: &Home, manifest: &Manifest, name: &NodeName) -> R
     let path = home.node_spec(name);
     let text = serde_json::to_vec_pretty(&spec)
         .map_err(|error| LabError::Damaged { path: path.clone(), reason: error.to_string() })?;
-    write_atomically(&path, &text)
+    store(&path, &text)
 }
 
 /// Starts the init and waits until it is in charge. The node's network must exist.
@@ -111,7 +112,7 @@ pub(crate) fn detach(command: &mut Command, freezer: Option<&Freezer>) -> io::Re
 
 /// Waits for the child's word that it is in charge; from then on it lives on its own. The error is what it said.
 pub(crate) fn wait_ready(mut child: Child, within: Duration) -> std::result::Result<ProcessId, String> {
-    let identity = ProcessId::of(child.id());
+    let identity = process::of_child(&child);
     let said = child.stdout.take().map(|stdout| first_line(stdout, within)).unwrap_or_default();
     if said != READY {
         let _ = child.kill();

@@ -165,10 +165,11 @@ fn a_hanging_agent_hangs_alone() {
     let e1 = node("e1");
     let address = at(&lab, "e1", "fibre");
     let agent = lab.find_process(&e1, &Target::Agent).unwrap();
-    lab.hang_process(&e1, &Target::Agent).unwrap();
+    let (hung, _) = lab.hang_process(&e1, &Target::Agent).unwrap();
+    assert_eq!(hung, agent);
     assert!(dial(&lab, address).is_err());
     assert_eq!(inside(&lab, "e1", "echo", &["alive"]), "alive");
-    lab.resume_process(agent).unwrap();
+    assert!(lab.resume_process(agent));
     assert!(dial(&lab, address).is_ok());
     bench.down(Data::Remove);
 }

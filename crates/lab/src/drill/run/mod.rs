@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_postgres::Config;
 
 use super::catalogue::{Drill, Plan, Step, Victim};
-use super::client::{Client, Ids, Target};
+use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
 use super::prober::Prober;
 use super::report::{Report, Run};
@@ -154,7 +154,7 @@ async fn once(
 ) -> Result<Run, DrillError> {
     let stage = set_up(drill.plan(), options, view).await?;
     let mut watch = Watch::new(view);
-    sleep(options.warm_up).await;
+    warm_up(&stage, options, &mut watch).await;
     let course = play(&stage, options, &mut watch, apply).await;
     let Stage { plan, before, primary, victim, name, client, prober } = stage;
     let writes = client.stop().await.map_err(DrillError::NoLoad)?;
@@ -206,10 +206,22 @@ async fn set_up(
         login: options.login.clone(),
         run: name.clone(),
         deadlines: Deadlines::default(),
+        every: WRITE_EVERY,
     };
     let client = Client::start(&options.runtime, target, ids.clone());
     let prober = Prober::start(&options.runtime, &before.members, &options.login, &name, &ids);
     Ok(Stage { plan, before, primary, victim, name, client, prober })
+}
+
+/// Load before the fault, for as long as was asked and until writes flow.
+async fn warm_up<V: AsyncFn() -> Result<SystemView, String>>(
+    stage: &Stage,
+    options: &Options,
+    watch: &mut Watch<'_, V>,
+) {
+    let begun = clock::now();
+    let warm = |at: Moment| at.since(begun) >= options.warm_up && stage.client.acknowledged() >= FLOW;
+    watch.until(options.patience, |now| warm(now.at)).await;
 }
 
 /// The route's addresses in the order in which the client tries them: the victim's node last, the primary's before it.
@@ -228,8 +240,8 @@ async fn play<V: AsyncFn() -> Result<SystemView, String>>(
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
 ) -> Result<Course, DrillError> {
     let warm = stage.client.acknowledged();
-    if warm == 0 {
-        return Err(DrillError::NoLoad("no write was acknowledged before the fault".to_owned()));
+    if warm < FLOW {
+        return Err(DrillError::NoLoad(format!("only {warm} writes were acknowledged before the fault")));
     }
     let fault = (stage.plan.fault)(stage.victim.clone());
     let recovery = stage.plan.recovery.map(|step| step(stage.victim.clone()));
@@ -260,7 +272,7 @@ async fn play<V: AsyncFn() -> Result<SystemView, String>>(
 /// Load after all is well again, so that the end of the measurement is not the end of a gap.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// Acknowledgements after the fault that count as writes flowing again.
+/// Acknowledgements that count as writes flowing, before the fault and again after it.
 const FLOW: u64 = 50;
 
 async fn carry_out(

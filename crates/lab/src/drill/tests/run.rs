@@ -48,6 +48,7 @@ impl Stand {
         let cellar = Cellar::new();
         let first = cellar.primary("");
         let second = cellar.standby("second", &first, "");
+        first.until("select state from pg_stat_replication", "streaming").await;
         let (leads_to, target) = watch::channel(Some(first.address));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let route = listener.local_addr().unwrap();
