@@ -165,11 +165,8 @@ fn something_is_known_about_every_change() {
 fn relative_paths_are_taken_from_the_folder_of_the_file() {
     let mut system = parse("everything", read_valid("everything").as_bytes()).unwrap().system;
     system.resolve_paths(Path::new("/srv/shop"));
-    let program = |name: &str| system.services[&name.into()].command[0].clone();
+    let program = |name: &str| system.services[name].command[0].clone();
     assert_eq!(program("worker"), "/srv/shop/./worker");
     assert_eq!(program("web"), "/usr/bin/shop");
-    assert_eq!(
-        system.databases[&"orders".into()].bin_dir.as_deref(),
-        Some(Path::new("/usr/lib/postgresql/15/bin"))
-    );
+    assert_eq!(system.databases["orders"].bin_dir.as_deref(), Some(Path::new("/usr/lib/postgresql/15/bin")));
 }

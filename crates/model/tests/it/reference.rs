@@ -51,7 +51,7 @@ fn kind(property: &Value) -> String {
             _ => "text".to_owned(),
         },
         Value::Array(_) => "text or list of texts".to_owned(),
-        other => panic!("{other}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => panic!("{property}"),
     }
 }
 

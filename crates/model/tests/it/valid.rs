@@ -53,6 +53,6 @@ fn the_first_line_named_is_preferred() {
     let lines = read("ipv6-and-lines");
     for node in lines.nodes.values() {
         assert_eq!(node.preferred_line.as_str(), "wire");
-        assert_eq!(node.address(), node.lines[&"wire".into()]);
+        assert_eq!(node.address(), node.lines["wire"]);
     }
 }

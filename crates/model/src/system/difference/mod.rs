@@ -102,7 +102,8 @@ fn walk(
 
 /// A value as a person reads it.
 fn shown(value: &Value) -> String {
-    let port = |key: &str| value.get(key).and_then(Value::as_u64);
+    let is_small = value.as_object().is_some_and(|map| map.len() == 2);
+    let port = |key: &str| value.get(key).filter(|_| is_small).and_then(Value::as_u64);
     match value {
         Value::String(text) if text.is_empty() => "\"\"".to_owned(),
         Value::String(text) => text.clone(),
