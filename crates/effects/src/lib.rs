@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod disposable;
 pub mod files;
+pub mod postgres;
 pub mod process;
 
 mod sys;

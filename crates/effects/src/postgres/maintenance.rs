@@ -1,0 +1,96 @@
+//! Small commands to a running server.
+
+use std::io;
+use std::time::Duration;
+
+use super::settings::Settings;
+use super::volume::FileError;
+use super::{Postmaster, SUPERUSER, SqlError};
+use crate::process::{ToolError, run_tool};
+
+/// Why changed settings were not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The files could not be written.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// The server refused to be told, because it is gone.
+    #[error("cannot signal PostgreSQL: {0}")]
+    Signal(#[from] io::Error),
+    /// It could not be asked whether it took them over.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// It did not accept some of them.
+    #[error("PostgreSQL does not accept these settings: {}", .0.join("; "))]
+    NotAccepted(Vec<String>),
+}
+
+impl Postmaster {
+    /// Writes a checkpoint: makes a following fast stop short, and on a new primary makes it a correct source for
+    /// rewinds.
+    ///
+    /// # Errors
+    /// See [`SqlError`].
+    pub async fn checkpoint(&self, deadline: Duration) -> Result<(), SqlError> {
+        // A session of its own: a checkpoint may take minutes.
+        let session = self.member.session("mainstay checkpoint");
+        session.text("SET statement_timeout = 0; CHECKPOINT", deadline).await.map(drop)
+    }
+
+    /// Ends the connections of all clients except the agent's own; returns how many. Clients learn that the outcome of
+    /// what they had sent is unknown. Never done by cancelling; see the module's description.
+    ///
+    /// # Errors
+    /// See [`SqlError`].
+    pub async fn terminate_clients(&self, deadline: Duration) -> Result<u32, SqlError> {
+        let sql = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '{SUPERUSER}'"
+        );
+        let count = self.member.control().text(&sql, deadline).await?;
+        count.parse().map_err(|_| SqlError::Unexpected(count))
+    }
+
+    /// Makes transactions read-only (or not) unless they say otherwise: the first, polite step of a handover.
+    ///
+    /// # Errors
+    /// When the setting cannot be written.
+    pub async fn set_read_only(&self, read_only: bool) -> Result<(), FileError> {
+        self.change(move |dynamic| dynamic.read_only = read_only).await
+    }
+
+    /// Writes changed settings and has the server take over those that need no restart. Returns the names of those that
+    /// do ([`super::Session::pending_restart`]).
+    ///
+    /// # Errors
+    /// When the server does not accept some; those keep their old values.
+    pub async fn reload_settings(
+        &self,
+        settings: &Settings,
+        deadline: Duration,
+    ) -> Result<Vec<String>, ReloadError> {
+        self.member.write_settings(settings).await?;
+        self.reload()?;
+        // Only the postmaster knows about errors and pending restarts for certain; a new connection inherits from it.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let session = self.member.session("mainstay settings");
+        let errors = session.settings_errors(deadline).await?;
+        if !errors.is_empty() {
+            return Err(ReloadError::NotAccepted(errors));
+        }
+        Ok(session.pending_restart(deadline).await?)
+    }
+}
+
+impl super::Member {
+    /// Has PostgreSQL check a configuration without starting a server or touching the data. Written settings only.
+    ///
+    /// # Errors
+    /// With what the server says about the first parameter it does not accept.
+    pub async fn check_settings(&self, deadline: Duration) -> Result<(), ToolError> {
+        let data = self.paths().data.display().to_string();
+        let config = format!("config_file={}", self.paths().postgresql_conf().display());
+        let tool = self.tool("postgres", ["-D", &data, "-c", &config, "-C", "max_connections"], deadline);
+        run_tool(tool).await?.checked().map(drop)
+    }
+}

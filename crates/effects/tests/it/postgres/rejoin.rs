@@ -1,0 +1,178 @@
+//! Copying a member anew.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use effects::postgres::{CloneError, RewindError, StartError, StartRole};
+use effects::process::{Signal, processes_of, signal_process};
+use model::leadership::Term;
+use model::postgres::{Lsn, Timeline, WalPosition};
+
+use super::cluster::{
+    Cluster, SOON, kill, make_table, observe, rows, wait_until, wait_until_streaming, write,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forced_clone_replaces_the_old_data_and_streams() {
+    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
+    let client = cluster.client(0).await.unwrap();
+    make_table(&client).await;
+    write(&client, "one").await.unwrap();
+    let running = cluster.members[1].clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap_err();
+    assert!(matches!(running, CloneError::Running(_)), "{running}");
+    kill(&servers[1]).await;
+    let progress = Mutex::new(Vec::new());
+    let note = |now| progress.lock().unwrap().push(now);
+    let cloned = cluster.members[1].clone_from(&cluster.source(0), SOON, note).await.unwrap();
+    println!("cloned in {:?}, {:?}", cloned.took, progress.lock().unwrap());
+    assert!(!progress.lock().unwrap().is_empty());
+    assert_eq!(cloned.system_identifier, observe(&servers[0]).await.system_number());
+    servers[1] = cluster.start_standby(1).await;
+    servers[1].follow(&cluster.source(0)).await.unwrap();
+    wait_until_streaming(&servers[0], cluster.members[1].node()).await;
+    let paths = cluster.members[1].paths();
+    assert!(!paths.cloned().exists() && !paths.cloning().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_that_fails_or_is_killed_leaves_the_old_data_usable() {
+    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
+    make_table(&cluster.client(0).await.unwrap()).await;
+    kill(&servers[1]).await;
+    let mut nowhere = cluster.source(0);
+    nowhere.port = 1;
+    let error = cluster.members[1].clone_from(&nowhere, SOON, |_| ()).await.unwrap_err();
+    assert!(matches!(&error, CloneError::Copy { said, .. } if said.contains("refused")), "{error}");
+    // As a killed agent would leave it: the copying tool lives on and a half copy lies there.
+    let stopped = cluster.members[1].clone();
+    let copying = tokio::spawn({
+        let source = cluster.source(0);
+        async move { stopped.clone_from(&source, SOON, |_| ()).await }
+    });
+    let database = cluster.members[1].paths().database.clone();
+    let tool = loop {
+        let found = processes_of(|facts| {
+            facts.name == "pg_basebackup" && facts.working_directory() == Some(database.clone())
+        });
+        if let Some(found) = found.into_iter().next() {
+            signal_process(found.id, Signal::STOP);
+            break found.id;
+        }
+        assert!(!copying.is_finished(), "the copy was too fast to be interrupted");
+        tokio::task::yield_now().await;
+    };
+    copying.abort();
+    assert!(copying.await.is_err());
+    servers[1] = cluster.start_standby(1).await;
+    servers[1].follow(&cluster.source(0)).await.unwrap();
+    wait_until_streaming(&servers[0], cluster.members[1].node()).await;
+    kill(&servers[1]).await;
+    cluster.members[1].clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap();
+    assert!(effects::process::facts_of(tool.pid).is_none_or(|facts| facts.is_dead() || facts.id != tool));
+    cluster.start_standby(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_swap_of_directories_is_completed_at_the_next_start() {
+    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
+    kill(&servers[1]).await;
+    let paths = cluster.members[1].paths().clone();
+    // Killed between the two renames, with the copy complete.
+    std::fs::rename(&paths.data, paths.cloned()).unwrap();
+    std::fs::create_dir(paths.replaced()).unwrap();
+    std::fs::write(paths.replaced().join("PG_VERSION"), "9").unwrap();
+    servers[1] = cluster.start_standby(1).await;
+    assert!(observe(&servers[1]).await.in_recovery);
+    let begin = std::time::Instant::now();
+    while paths.replaced().exists() {
+        assert!(begin.elapsed() < SOON, "the old data is not deleted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_rewound_says_so_and_does_not_start_until_it_is_cloned() {
+    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
+    let client = cluster.client(0).await.unwrap();
+    make_table(&client).await;
+    write(&client, "one").await.unwrap();
+    let begin = WalPosition { timeline: Timeline(1), lsn: Lsn(0) };
+    let running = cluster.members[1].rewind(&cluster.source(0), begin, Term(2), SOON).await.unwrap_err();
+    assert!(matches!(running, RewindError::Running(_)), "{running}");
+    kill(&servers[1]).await;
+    // The member lost the log that a rewind needs.
+    let wal = cluster.members[1].paths().data.join("pg_wal");
+    for entry in std::fs::read_dir(&wal).unwrap().flatten() {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let error = cluster.members[1].rewind(&cluster.source(0), begin, Term(2), SOON).await.unwrap_err();
+    assert!(matches!(&error, RewindError::MustClone(_)), "{error}");
+    println!("{error}");
+    let refused = cluster.members[1].start(&StartRole::Standby, &cluster.settings, SOON).await.unwrap_err();
+    assert!(matches!(refused, StartError::HalfRewound(_)), "{refused}");
+    cluster.members[1].clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap();
+    servers[1] = cluster.start_standby(1).await;
+    servers[1].follow(&cluster.source(0)).await.unwrap();
+    let end = observe(&servers[0]).await.position.lsn;
+    wait_until("caught up", &servers[1], |facts| facts.replayed >= Some(end)).await;
+    assert_eq!(rows(&cluster.client(1).await.unwrap()).await, ["one"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_databases_cluster_is_never_rewound_from() {
+    let (cluster, _primary) = Cluster::founded(&["e1", "e2"]).await;
+    let stranger = &cluster.members[1];
+    stranger.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    let before = stranger.control_data(SOON).await.unwrap();
+    let begin = WalPosition { timeline: Timeline(1), lsn: Lsn(0) };
+    let error = stranger.rewind(&cluster.source(0), begin, Term(2), SOON).await.unwrap_err();
+    assert!(matches!(error, RewindError::Foreign { .. }), "{error}");
+    assert_eq!(stranger.control_data(SOON).await.unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unused_slots_follow_what_their_members_hold_and_lost_ones_are_told() {
+    let (mut cluster, mut servers) = Cluster::streaming(&["e1", "e2", "w1"]).await;
+    let end = observe(&servers[0]).await.position.lsn;
+    wait_until("caught up", &servers[1], |facts| facts.replayed >= Some(end)).await;
+    let known = [(cluster.members[2].node().clone(), Some(end))].into();
+    assert_eq!(servers[1].keep_slots(&known, SOON).await.unwrap(), []);
+    let slot = observe(&servers[1]).await.slots.into_iter().find(|slot| slot.name == "mainstay_w1").unwrap();
+    assert!(!slot.active && slot.restart == Some(end), "{slot:?}");
+    assert_eq!(
+        servers[0].stray_slots(&[cluster.members[1].node().clone()], SOON).await.unwrap(),
+        ["mainstay_w1"]
+    );
+    // A member is away for longer than its slot may hold back log.
+    kill(&servers[2]).await;
+    cluster.settings.parameters.insert("max_slot_wal_keep_size".into(), "16MB".into());
+    cluster.settings.parameters.insert("wal_keep_size".into(), "0".into());
+    cluster.settings.parameters.insert("max_wal_size".into(), "32MB".into());
+    let pending = servers[0].reload_settings(&cluster.settings, SOON).await.unwrap();
+    assert_eq!(pending, Vec::<String>::new());
+    let control = servers[0].member().control();
+    let begin = std::time::Instant::now();
+    loop {
+        control
+            .text(
+                "SELECT pg_switch_wal(); SELECT pg_logical_emit_message(true, 'test', 'x'); CHECKPOINT",
+                SOON,
+            )
+            .await
+            .unwrap();
+        let lost = servers[0].keep_slots(&cluster.others(0), SOON).await.unwrap();
+        if lost == [cluster.members[2].node().clone()] {
+            break;
+        }
+        assert!(begin.elapsed() < SOON, "the slot is never lost: {:?}", observe(&servers[0]).await.slots);
+    }
+    // Dropped and made again, the member is cloned through it.
+    servers[0].drop_slot(cluster.members[2].node(), SOON).await.unwrap();
+    assert_eq!(servers[0].keep_slots(&cluster.others(0), SOON).await.unwrap(), []);
+    cluster.members[2].clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap();
+    servers[2] = cluster.start_standby(2).await;
+    servers[2].follow(&cluster.source(0)).await.unwrap();
+    wait_until_streaming(&servers[0], cluster.members[2].node()).await;
+}

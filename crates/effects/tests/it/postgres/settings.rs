@@ -1,0 +1,123 @@
+//! Parameters in force, and what their change demands.
+
+use effects::postgres::{RestartOrder, Settings, SettingsChange, StopMode, Tls, settings_change};
+use model::leadership::SyncSet;
+
+use super::cluster::{Cluster, SOON, wait_until_streaming};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_configured_is_in_force_and_a_change_demands_what_it_must() {
+    let (mut cluster, primary) = Cluster::founded(&["e1"]).await;
+    let member = primary.member().clone();
+    let session = member.control();
+    let contexts = session.contexts(SOON).await.unwrap();
+    for (name, value) in cluster.settings.effective(&member) {
+        assert!(contexts.contains_key(&name), "PostgreSQL does not know {name}");
+        if name == "shared_buffers" {
+            assert_eq!(session.text("SHOW shared_buffers", SOON).await.unwrap(), value);
+        }
+    }
+    assert_eq!(session.settings_errors(SOON).await.unwrap(), Vec::<String>::new());
+    let before = cluster.settings.effective(&member);
+    cluster.settings.parameters.insert("work_mem".into(), "7MB".into());
+    let reload = cluster.settings.effective(&member);
+    assert_eq!(settings_change(&before, &reload, &contexts), SettingsChange::Reload);
+    assert_eq!(primary.reload_settings(&cluster.settings, SOON).await.unwrap(), Vec::<String>::new());
+    session.close().await;
+    assert_eq!(session.text("SHOW work_mem", SOON).await.unwrap(), "7MB");
+    cluster.settings.parameters.insert("max_connections".into(), "120".into());
+    let restart = cluster.settings.effective(&member);
+    let because = ["max_connections".to_owned()].into();
+    let expected = SettingsChange::Restart { order: RestartOrder::StandbysFirst, because };
+    assert_eq!(settings_change(&reload, &restart, &contexts), expected);
+    assert_eq!(primary.reload_settings(&cluster.settings, SOON).await.unwrap(), ["max_connections"]);
+    primary.stop(StopMode::Fast, SOON).await.unwrap();
+    primary.process().exited().await;
+    cluster.start_primary(0, SyncSet::default()).await;
+    assert_eq!(session.text("SHOW max_connections", SOON).await.unwrap(), "120");
+    assert_eq!(session.pending_restart(SOON).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_the_server_does_not_accept_is_told_and_the_old_one_stays() {
+    let (mut cluster, primary) = Cluster::founded(&["e1"]).await;
+    cluster.settings.parameters.insert("work_mem".into(), "a lot".into());
+    let error = primary.reload_settings(&cluster.settings, SOON).await.unwrap_err();
+    assert!(error.to_string().contains("work_mem"), "{error}");
+    let shown = primary.member().control().text("SHOW work_mem", SOON).await.unwrap();
+    assert_eq!(shown, "4MB");
+    let error = primary.member().check_settings(SOON).await.unwrap_err();
+    assert!(error.to_string().contains("work_mem"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alter_system_does_not_survive_a_start() {
+    let (cluster, primary) = Cluster::founded(&["e1"]).await;
+    let session = primary.member().control();
+    session.text("ALTER SYSTEM SET synchronous_standby_names = 'stranger'", SOON).await.unwrap();
+    session.text("ALTER SYSTEM SET port = 1", SOON).await.unwrap();
+    primary.stop(StopMode::Immediate, SOON).await.unwrap();
+    let primary = cluster.start_primary(0, SyncSet::default()).await;
+    let shown = primary.member().control().text("SHOW synchronous_standby_names", SOON).await.unwrap();
+    assert_eq!(shown, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_terminated_and_the_agent_gets_in_when_connections_run_out() {
+    let (mut cluster, primary) = Cluster::founded(&["e1"]).await;
+    cluster.settings.parameters.insert("max_connections".into(), "12".into());
+    primary.stop(StopMode::Fast, SOON).await.unwrap();
+    primary.process().exited().await;
+    let primary = cluster.start_primary(0, SyncSet::default()).await;
+    let mut clients = Vec::new();
+    let refused = loop {
+        match cluster.client(0).await {
+            Ok(client) => clients.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.as_db_error().is_some_and(|error| error.message().contains("reserved")), "{refused}");
+    effects::postgres::Prober::new(primary.member()).write(SOON).await.unwrap();
+    let ended = primary.terminate_clients(SOON).await.unwrap();
+    assert_eq!(ended as usize, clients.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_certificates_members_talk_over_tls_only() {
+    let mut cluster = Cluster::of(&["e1", "e2"]).await;
+    cluster.settings = Settings { tls: Some(certificate()), ..cluster.settings.clone() };
+    cluster.members[0].found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    let primary = cluster.start_primary(0, SyncSet::default()).await;
+    primary.keep_slots(&cluster.others(0), SOON).await.unwrap();
+    let standby = &cluster.members[1];
+    standby.keep_secrets(&cluster.secrets).await.unwrap();
+    standby.write_settings(&cluster.settings).await.unwrap();
+    standby.clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap();
+    let server = cluster.start_standby(1).await;
+    server.follow(&cluster.source(0)).await.unwrap();
+    wait_until_streaming(&primary, standby.node()).await;
+    let sql = "SELECT string_agg(ssl::text, ' ') FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)";
+    assert_eq!(primary.member().control().text(sql, SOON).await.unwrap(), "true");
+    let mut plain = cluster.source(0);
+    plain.tls = false;
+    let error = standby.ask_source(&plain, SOON).await.unwrap_err().to_string();
+    assert!(error.contains("no encryption"), "{error}");
+    let facts = standby.ask_source(&cluster.source(0), SOON).await.unwrap();
+    assert_eq!(facts.history.timeline.0, 1);
+}
+
+/// An authority and a certificate signed by it.
+fn certificate() -> Tls {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_certificate = authority.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::from_params(&authority, &key);
+    let server_key = rcgen::KeyPair::generate().unwrap();
+    let server = rcgen::CertificateParams::new(vec!["e1".to_owned()]).unwrap();
+    Tls {
+        certificate: server.signed_by(&server_key, &issuer).unwrap().pem(),
+        key: server_key.serialize_pem(),
+        authority: authority_certificate.pem(),
+    }
+}
