@@ -2,6 +2,10 @@
 //!
 //! Tokio's blocking pool is the wrong place for such work: a thread in D state would hold a pool slot for ever and
 //! would keep the runtime from shutting down.
+//!
+//! A thread in D state outlives a kill of the agent and keeps all its descriptors open, locks and listeners included: so
+//! threads are for the agent's own volume, and a database's volume is touched in a child process
+//! ([`crate::process::run_tool`]).
 
 use std::thread;
 use std::time::Duration;
@@ -20,8 +24,7 @@ pub struct Abandoned {
 
 /// Runs `work` on a thread of its own. The result comes on the receiver, which may be dropped at any time.
 ///
-/// `work` learns through [`oneshot::Sender::send`]'s failure nothing of the drop: where a late result must be undone, give
-/// `work` its own check. The thread inherits the caller's network namespace.
+/// `work` does not learn of that: where a late result must be undone, it needs a check of its own. The thread inherits the caller's network namespace and is inside its runtime, if there is one.
 ///
 /// # Errors
 /// When the system gives no more threads.
@@ -31,7 +34,9 @@ where
     F: FnOnce() -> T + Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::try_current().ok();
     let run = move || {
+        let _inside = runtime.as_ref().map(tokio::runtime::Handle::enter);
         // The receiver is gone when the caller gave up: nobody wants the result.
         let _ = sender.send(work());
     };

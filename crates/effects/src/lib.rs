@@ -8,7 +8,10 @@
 pub mod clock;
 pub mod disposable;
 pub mod files;
+pub mod network;
+pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod service;
 
 mod sys;

@@ -149,6 +149,22 @@ impl Process {
         own + session_of(self.id).iter().filter(|&&member| signal_process(member, signal)).count()
     }
 
+    /// Kills this process at once, and right after it the others of its session, on a thread of its own: finding them
+    /// means reading all of `/proc`, which takes milliseconds. The result comes when all were signalled.
+    pub fn kill_session(&self) -> tokio::sync::oneshot::Receiver<usize> {
+        // An error means that it has ended; its session may have outlived it.
+        let _ = self.signal(Signal::KILL);
+        let process = self.clone();
+        crate::disposable::start("kill session", move || process.signal_session(Signal::KILL)).unwrap_or_else(
+            |_| {
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                // No more threads: then here and now.
+                let _ = sender.send(self.signal_session(Signal::KILL));
+                receiver
+            },
+        )
+    }
+
     /// Whether it runs: not ended, and not a zombie that waits for its parent.
     pub fn is_alive(&self) -> bool {
         if self.exit.borrow().is_some() {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use super::spawn::{Streams, start_in_time};
-use super::{Exit, OsUser, Process, Signal, Spawn, facts_of};
+use super::{Exit, OsUser, Process, Spawn, facts_of};
 
 /// How much of each output stream is kept by default, in bytes.
 const DEFAULT_CAPTURE: usize = 256 * 1024;
@@ -185,7 +185,7 @@ async fn kill_late(mut child: KillOnDrop, program: String, after: Duration, capt
     let Some(process) = child.0.take() else {
         return ToolError::TimedOut { program, after, stderr: captured.texts().1 };
     };
-    process.signal_session(Signal::KILL);
+    drop(process.kill_session());
     if tokio::time::timeout(KILL_PATIENCE, process.exited()).await.is_ok() {
         return ToolError::TimedOut { program, after, stderr: captured.texts().1 };
     }
@@ -206,7 +206,7 @@ impl KillOnDrop {
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(process) = self.0.take() {
-            process.signal_session(Signal::KILL);
+            drop(process.kill_session());
         }
     }
 }

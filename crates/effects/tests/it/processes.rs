@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use effects::process::{
     Exit, Found, OsUser, Process, ProcessId, Registry, Signal, Spawn, ToolCommand, ToolError, adopt,
-    children_of, facts_of, processes_of, run_tool, session_of, spawn, spawn_detached,
+    children_of, facts_of, processes_of, reap_strangers, run_tool, session_of, spawn, spawn_detached,
 };
 
 /// Kills a test's process with its session, also when the test fails.
@@ -271,4 +271,17 @@ async fn a_registry_finds_what_runs_after_a_restart() {
 async fn starting_in_time_gives_the_same_process() {
     let child = Guard(spawn(shell("exec sleep 1000"), Duration::from_secs(5)).await.unwrap());
     assert_eq!(facts_of(child.0.id().pid).unwrap().session, child.0.id().pid);
+}
+
+#[tokio::test]
+async fn zombies_that_nobody_reaps_are_reaped_after_a_while() {
+    // Somebody who forgets a child; the kernel gives orphans to pid 1 of a container in the same way.
+    let forgotten = i32::try_from(std::process::Command::new("true").spawn().unwrap().id()).unwrap();
+    until("it is a zombie", || facts_of(forgotten).is_some_and(|facts| facts.is_dead())).await;
+    let now = effects::clock::now();
+    reap_strangers(now);
+    reap_strangers(now + Duration::from_secs(4));
+    assert!(facts_of(forgotten).is_some(), "its starter has 5 s to reap it");
+    assert!(reap_strangers(now + Duration::from_secs(5)) >= 1);
+    assert_eq!(facts_of(forgotten), None);
 }

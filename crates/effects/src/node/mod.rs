@@ -1,0 +1,7 @@
+//! Facts about this node: its disks, memory, load, kernel, and what we may do on it.
+
+mod disk;
+mod machine;
+
+pub use disk::{Disk, DiskWatch};
+pub use machine::{Cgroups, Load, Memory, NodeFacts};

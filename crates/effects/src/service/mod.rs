@@ -1,0 +1,162 @@
+//! Service instances under supervision: started, watched, checked, restarted, stopped, their output kept.
+//!
+//! What to do next is decided by [`machine`], a pure function of state, event and time; [`supervisor`] carries it out. A
+//! restarted agent adopts the instances that run.
+
+pub mod health;
+pub mod logs;
+pub mod machine;
+mod supervisor;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::ServiceName;
+use model::routes::InstanceRouteState;
+use model::system::Health;
+use model::time::Moment;
+use serde::{Deserialize, Serialize};
+
+use crate::process::{OsUser, ProcessId};
+
+pub use supervisor::{States, Supervisor};
+
+/// One instance as it shall run, with every placeholder filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// Unique and stable, safe as a file name, e.g. `web-2@e1`.
+    pub id: String,
+    /// The service it is a copy of.
+    pub service: ServiceName,
+    /// Program and arguments. Never empty. A program without a slash is searched in our own `PATH`.
+    pub command: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory, made when missing.
+    pub cwd: PathBuf,
+    /// Whom it runs as; `None` for our own user.
+    pub user: Option<OsUser>,
+    /// Where it is asked for its health.
+    pub address: SocketAddr,
+    /// How a working instance is told from a broken one.
+    pub health: Health,
+    /// How long it may take to end after SIGTERM before SIGKILL.
+    pub stop_grace: Duration,
+    /// File that takes both its output streams, see [`logs::path`].
+    pub log: PathBuf,
+}
+
+impl InstanceSpec {
+    /// A number for what the process was started with. When it differs from the wanted one the process must be replaced;
+    /// health check and grace can change under a running one. Stable over versions (FNV-1a, 64 bits).
+    pub fn launch_digest(&self) -> u64 {
+        let user = self.user.as_ref().map(|user| user.uid);
+        let text = format!("{:?}", (&self.command, &self.env, &self.cwd, user, self.address));
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+}
+
+/// What an instance is doing, as people and proxies are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum InstanceState {
+    /// Being started, or started and not yet healthy for the first time.
+    Starting {
+        /// How often in a row it ended soon after its start.
+        crashes: u32,
+        /// What its last health check said, if there was one.
+        because: Option<String>,
+    },
+    /// Runs and is healthy.
+    Ready,
+    /// Runs, was healthy, and is not now.
+    NotReady {
+        /// What the health check said.
+        because: String,
+    },
+    /// Ended by itself (or could not be started) and waits for its next start.
+    Backoff {
+        /// When that is.
+        until: Moment,
+        /// How it ended.
+        last_exit: String,
+        /// How often in a row it ended soon after its start.
+        crashes: u32,
+    },
+    /// Was told to end and has not ended yet.
+    Stopping,
+    /// Does not run and shall not.
+    Stopped {
+        /// How it ended, if it ran.
+        last_exit: Option<String>,
+    },
+}
+
+/// So many quick ends in a row are a crash loop: with the back-off this takes about 3 s.
+pub const CRASH_LOOP: u32 = 5;
+
+impl InstanceState {
+    /// What proxies are told.
+    pub fn route_state(&self) -> InstanceRouteState {
+        match self {
+            Self::Ready => InstanceRouteState::Ready,
+            Self::Starting { .. } | Self::NotReady { .. } => InstanceRouteState::NotReady,
+            Self::Stopping => InstanceRouteState::Draining,
+            Self::Backoff { .. } | Self::Stopped { .. } => InstanceRouteState::Gone,
+        }
+    }
+
+    /// Whether it ends again and again soon after its start.
+    pub fn is_crash_loop(&self) -> bool {
+        match self {
+            Self::Starting { crashes, .. } | Self::Backoff { crashes, .. } => *crashes >= CRASH_LOOP,
+            Self::Ready | Self::NotReady { .. } | Self::Stopping | Self::Stopped { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting { crashes: 0, because: None } => f.write_str("starting"),
+            Self::Starting { crashes: 0, because: Some(because) } => write!(f, "starting: {because}"),
+            Self::Starting { crashes, because: _ } => {
+                write!(f, "starting again after {}", in_a_row(*crashes))
+            }
+            Self::Ready => f.write_str("ready"),
+            Self::NotReady { because } => write!(f, "not ready: {because}"),
+            Self::Backoff { last_exit, crashes, .. } => {
+                write!(f, "ended with {last_exit}, waits for its next start ({})", in_a_row(*crashes))
+            }
+            Self::Stopping => f.write_str("stopping"),
+            Self::Stopped { last_exit: None } => f.write_str("stopped"),
+            Self::Stopped { last_exit: Some(exit) } => write!(f, "stopped ({exit})"),
+        }
+    }
+}
+
+fn in_a_row(crashes: u32) -> String {
+    if crashes == 1 { "1 crash".to_owned() } else { format!("{crashes} crashes in a row") }
+}
+
+/// An instance with its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// The service it is a copy of.
+    pub service: ServiceName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Since when, on this node's boot clock.
+    pub since: Moment,
+    /// Its process, while it has one.
+    pub process: Option<ProcessId>,
+    /// How often it was started since the agent knows it, the first time included; 0 for an adopted one.
+    pub starts: u32,
+}
