@@ -23,6 +23,7 @@ mod control;
 pub mod core;
 mod database;
 mod dice;
+mod farewell;
 mod listeners;
 mod plane;
 mod service;

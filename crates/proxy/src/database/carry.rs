@@ -8,14 +8,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
-use super::farewell;
 use super::pump::{Pump, Stop};
 use super::route::{DatabaseRoute, Seat};
 use super::stalled::{self, is_stalled};
 use crate::core::database::answer::{Fatal, TERMINATE};
 use crate::core::database::conversation::Conversation;
 use crate::core::database::{Verdict, View};
-use crate::{clock, socket};
+use crate::{clock, farewell, socket};
 
 /// A session that has begun: the member has answered.
 pub(super) struct Session {

@@ -6,7 +6,6 @@
 
 mod cancel;
 mod carry;
-mod farewell;
 mod pump;
 mod route;
 mod stalled;

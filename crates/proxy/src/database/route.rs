@@ -7,10 +7,10 @@ use model::routes::{DatabaseEndpoint, DatabaseRouteState, DatabaseTarget, FromPr
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
-use super::{farewell, visit};
+use super::visit;
 use crate::core::database::answer::Fatal;
 use crate::core::database::{Admission, ParkFull, View};
-use crate::{clock, dice};
+use crate::{clock, dice, farewell};
 
 /// One database route of this node.
 #[derive(Debug)]

@@ -14,14 +14,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::cancel;
 use super::carry::Session;
 use super::route::{Bench, DatabaseRoute, Seat};
-use super::{cancel, farewell};
 use crate::core::database::answer::{Fatal, NO_ENCRYPTION, TLS_ALERT};
 use crate::core::database::conversation::Conversation;
 use crate::core::database::first_message::{self, HEAD, Head, Kind, Malformed};
 use crate::core::database::{Patience, Verdict, View};
-use crate::{clock, socket};
+use crate::{clock, farewell, socket};
 
 /// How long a client may take to send its first message (PostgreSQL gives a minute for the whole authentication).
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use model::leadership::Term;
 use model::routes::{
-    DatabaseEndpoint, DatabaseRouteState, DatabaseTarget, FromProxy, ProxyReport, Route, RouteTable,
-    RouteTarget, ToProxy,
+    DatabaseEndpoint, DatabaseRouteState, DatabaseTarget, FromProxy, InstanceEndpoint, InstanceRouteState,
+    ProxyReport, Route, RouteTable, RouteTarget, ServiceTarget, ToProxy,
 };
 use proxy::ProxyOptions;
 use tempfile::TempDir;
@@ -195,4 +195,13 @@ pub(crate) fn draining(listen: SocketAddr, members: &[DatabaseEndpoint], drain_m
         listen,
         DatabaseRouteState::Draining { members: members.to_vec(), drain_ms, because },
     )]
+}
+
+pub(crate) fn instance(id: &str, address: SocketAddr, state: InstanceRouteState) -> InstanceEndpoint {
+    InstanceEndpoint { id: id.to_owned(), node: "e1".into(), site: "east".into(), address, state }
+}
+
+pub(crate) fn service(listen: SocketAddr, instances: Vec<InstanceEndpoint>) -> Vec<Route> {
+    let target = RouteTarget::Service(ServiceTarget { service: "web".into(), instances });
+    vec![Route { name: "public".into(), listen: vec![listen], target }]
 }

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly, as the tests themselves may")]
 
 mod agent;
+mod client;
 mod database;
 mod drain;
+mod faults;
+mod http;
 mod listen;
 mod postgres;

@@ -15,7 +15,7 @@ const LINGER_BYTES: u64 = 1 << 20;
 
 /// Sends the last words, then ends the connection in order. Closing with unread input would make the kernel send a
 /// reset, which can overtake the words; so what the client still sends is read and dropped for a moment.
-pub(super) async fn say(mut client: TcpStream, words: Vec<u8>) {
+pub(crate) async fn say(mut client: TcpStream, words: Vec<u8>) {
     let outcome = timeout(LINGER, async {
         client.write_all(&words).await?;
         client.shutdown().await?;
@@ -27,6 +27,6 @@ pub(super) async fn say(mut client: TcpStream, words: Vec<u8>) {
 }
 
 /// Ends connections at once: the peers get a reset.
-pub(super) fn reset<const N: usize>(streams: [TcpStream; N]) {
+pub(crate) fn reset<const N: usize>(streams: [TcpStream; N]) {
     streams.iter().for_each(socket::reset_on_close);
 }

@@ -1,0 +1,277 @@
+//! One request on its way to an answer: to one instance, and if that fails or is late, to others.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::answer::{self, Body};
+use super::attempt::{self, Outcome, Reply};
+use super::carried::Carried;
+use super::route::{Chosen, ServiceRoute};
+use super::tunnel::{self, Upgrade};
+use super::upstream::Outgoing;
+use crate::core::service::{Failure, Key, head};
+
+/// How long instances may take for the head of an answer, all together.
+const LONGEST: Duration = Duration::from_secs(60);
+/// The most instances that one request is sent to.
+const SENT_MOST: usize = 3;
+/// A repeatable request's body up to this size is read first, so that it can be sent again.
+const WHOLE_MOST: u64 = 16 << 10;
+/// How long a client may take for such a body.
+const WHOLE_LONGEST: Duration = Duration::from_secs(30);
+
+/// One request.
+pub(super) struct Errand {
+    route: Arc<ServiceRoute>,
+    head: Parts,
+    body: RequestBody,
+    repeatable: bool,
+    upgrading: bool,
+    begun: Instant,
+    /// Instances that have it, or had it.
+    tried: Vec<Key>,
+    /// How many of them may have seen it.
+    sent: usize,
+    race: Vec<Runner>,
+    /// When another instance is to be asked too.
+    late_at: Option<Instant>,
+    /// A server error that is better than nothing.
+    second_best: Option<Box<Reply>>,
+}
+
+/// What follows the head.
+enum RequestBody {
+    /// All of it is here.
+    Whole(Bytes),
+    /// It comes from the client, once; `None` while an instance has it.
+    Stream(Option<Incoming>),
+}
+
+/// An attempt under way.
+struct Runner {
+    key: Key,
+    begun: Instant,
+    attempt: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+}
+
+/// An attempt that has ended.
+struct Finished {
+    key: Key,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+impl Errand {
+    /// Prepares a request with its checked head. Err: the client did not send the body in time.
+    pub(super) async fn new(
+        route: Arc<ServiceRoute>,
+        head: Parts,
+        body: Incoming,
+        upgrading: bool,
+    ) -> Result<Self, &'static str> {
+        let may_repeat = !upgrading && head::is_repeatable(&head.method, &head.headers);
+        let is_small = body.size_hint().upper().is_some_and(|size| size <= WHOLE_MOST);
+        let body = if body.is_end_stream() {
+            RequestBody::Whole(Bytes::new())
+        } else if may_repeat && is_small {
+            RequestBody::Whole(read_whole(body).await?)
+        } else {
+            RequestBody::Stream(Some(body))
+        };
+        let repeatable = may_repeat && matches!(body, RequestBody::Whole(_));
+        Ok(Self {
+            route,
+            head,
+            body,
+            repeatable,
+            upgrading,
+            begun: Instant::now(),
+            tried: Vec::new(),
+            sent: 0,
+            race: Vec::new(),
+            late_at: None,
+            second_best: None,
+        })
+    }
+
+    /// Sends the request until there is an answer.
+    pub(super) async fn run(mut self, upgrade: Upgrade) -> Response<Body> {
+        self.start();
+        let end = self.begun + LONGEST;
+        while !self.race.is_empty() {
+            let wake = self.late_at.map_or(end, |late| late.min(end));
+            let finished = tokio::select! {
+                biased;
+                finished = first(&mut self.race) => Some(finished),
+                () = sleep_until(wake) => None,
+            };
+            match finished {
+                Some(finished) => {
+                    if let Some(reply) = self.judge(finished) {
+                        return self.deliver(*reply, upgrade);
+                    }
+                }
+                None if wake == end => break,
+                None => self.ask_another(true),
+            }
+        }
+        self.give_up(upgrade)
+    }
+
+    /// Sends the request to one more instance, if there is one.
+    fn start(&mut self) {
+        self.late_at = None;
+        let Some(Chosen { flight, upstream, deadline }) = self.route.choose(&self.tried, self.repeatable)
+        else {
+            return;
+        };
+        let Some(request) = self.request() else { return };
+        let (key, begun) = (flight.key, Instant::now());
+        self.tried.push(key);
+        self.sent += 1;
+        self.late_at = (self.repeatable && self.sent < SENT_MOST).then(|| begun + deadline);
+        let attempt = Box::pin(attempt::send(flight, upstream, request, self.repeatable));
+        self.race.push(Runner { key, begun, attempt });
+    }
+
+    fn ask_another(&mut self, was_sent: bool) {
+        self.late_at = None;
+        if self.sent < SENT_MOST && self.route.may_repeat(was_sent) {
+            self.start();
+        }
+    }
+
+    fn request(&mut self) -> Option<Request<Outgoing>> {
+        let body = match &mut self.body {
+            RequestBody::Whole(bytes) => Either::Left(Full::new(bytes.clone())),
+            RequestBody::Stream(incoming) => Either::Right(incoming.take()?),
+        };
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(&self.head.method);
+        request.uri_mut().clone_from(&self.head.uri);
+        request.headers_mut().clone_from(&self.head.headers);
+        Some(request)
+    }
+
+    /// Draws the conclusions of an attempt; returns the answer to deliver, if it is one.
+    fn judge(&mut self, finished: Finished) -> Option<Box<Reply>> {
+        let Finished { key, begun, outcome } = finished;
+        match outcome {
+            Outcome::Answered(reply) => self.judge_answer(begun, reply),
+            Outcome::Unsent(_flight, request, failure) => {
+                self.route.failed(key, failure);
+                self.sent -= 1;
+                if let (RequestBody::Stream(place), Either::Right(body)) =
+                    (&mut self.body, request.into_body())
+                {
+                    *place = Some(body);
+                }
+                self.ask_another(false);
+                None
+            }
+            Outcome::Lost(_flight, failure) => {
+                if let Some(failure) = failure {
+                    self.route.failed(key, failure);
+                }
+                if self.repeatable {
+                    self.ask_another(true);
+                }
+                None
+            }
+        }
+    }
+
+    fn judge_answer(&mut self, begun: Instant, reply: Box<Reply>) -> Option<Box<Reply>> {
+        let key = reply.behind.flight.key;
+        if !head::is_server_error(reply.response.status()) {
+            self.won(key, begun);
+            return Some(reply);
+        }
+        if self.repeatable && self.second_best.is_none() {
+            self.second_best = Some(reply);
+            self.ask_another(true);
+            return None;
+        }
+        // Two instances agree, or the request cannot be repeated: it may well be the request's own fault.
+        self.route.failed(key, Failure::ServerError);
+        Some(reply)
+    }
+
+    /// The instance that was asked at `begun` has answered as it should: the others that had more time, or answered with
+    /// an error, have not.
+    fn won(&mut self, key: Key, begun: Instant) {
+        self.route.succeeded(key, begun.elapsed());
+        for runner in self.race.iter().filter(|runner| runner.begun < begun) {
+            self.route.failed(runner.key, Failure::Late);
+        }
+        if let Some(beaten) = self.second_best.take() {
+            self.route.failed(beaten.behind.flight.key, Failure::Outdone);
+        }
+    }
+
+    fn deliver(mut self, reply: Reply, upgrade: Upgrade) -> Response<Body> {
+        self.race.clear();
+        if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return if self.upgrading { tunnel::begin(upgrade, reply) } else { self.unasked_upgrade() };
+        }
+        let Reply { response, behind } = reply;
+        let (mut head, body) = response.into_parts();
+        head::release(&mut head.headers, false);
+        Response::from_parts(head, Either::Right(Carried::new(body, behind)))
+    }
+
+    fn unasked_upgrade(&self) -> Response<Body> {
+        self.route.count_failed();
+        answer::plain(StatusCode::BAD_GATEWAY, "The instance switched protocols without being asked.")
+    }
+
+    /// Nobody is left to ask, or there is no time left.
+    fn give_up(mut self, upgrade: Upgrade) -> Response<Body> {
+        if let Some(reply) = self.second_best.take() {
+            self.route.failed(reply.behind.flight.key, Failure::ServerError);
+            return self.deliver(*reply, upgrade);
+        }
+        let sentence = self.route.count_failed();
+        if !self.race.is_empty() {
+            let late = format!("No instance answered within {} seconds.", LONGEST.as_secs());
+            return answer::plain(StatusCode::GATEWAY_TIMEOUT, &late);
+        }
+        if self.sent > 0 {
+            let lost = "The instance broke off before it answered, and the request may have had an effect.";
+            return answer::plain(StatusCode::BAD_GATEWAY, lost);
+        }
+        answer::plain(StatusCode::SERVICE_UNAVAILABLE, &sentence)
+    }
+}
+
+async fn read_whole(body: Incoming) -> Result<Bytes, &'static str> {
+    match timeout(WHOLE_LONGEST, body.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(_)) => Err("The request's body broke off."),
+        Err(_) => Err("The request's body did not arrive in time."),
+    }
+}
+
+/// Waits for the first attempt that ends and takes it out of the race.
+async fn first(race: &mut Vec<Runner>) -> Finished {
+    poll_fn(|cx| {
+        for place in 0..race.len() {
+            if let Poll::Ready(outcome) = race[place].attempt.as_mut().poll(cx) {
+                let Runner { key, begun, attempt: _ } = race.swap_remove(place);
+                return Poll::Ready(Finished { key, begun, outcome });
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
