@@ -195,7 +195,7 @@ fn remove_files(home: &Home) -> Result<()> {
 }
 
 /// Removes a file or directory that may be gone already. A process that is just ending may still write: try again.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let attempt = || match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

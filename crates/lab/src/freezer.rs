@@ -161,3 +161,41 @@ fn remove_tree(group: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Freezes and thaws a real process in the group.
+    fn stands_still_and_goes_on(freezer: &Freezer) {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(freezer.path().join("cgroup.procs"), child.id().to_string()).unwrap();
+        assert_eq!(freezer.freeze(Duration::from_secs(5)).unwrap(), 1);
+        assert!(freezer.is_frozen());
+        freezer.thaw().unwrap();
+        assert!(process::wait_until(Duration::from_secs(5), || !freezer.is_frozen()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        freezer.remove().unwrap();
+        assert!(!freezer.path().exists());
+    }
+
+    #[test]
+    fn both_kinds_of_freezer_work_where_the_kernel_has_them() {
+        let system = SystemName::new(format!("freezer-{}", std::process::id()));
+        let name = group(&system, &NodeName::new("e1"));
+        let v2 = mounted("cgroup2", "").map(|root| Freezer::V2(root.join(&name)));
+        let v1 = mounted("cgroup", "freezer").map(|root| Freezer::V1(root.join(&name)));
+        let there: Vec<Freezer> = v2.into_iter().chain(v1).collect();
+        assert!(
+            !there.is_empty(),
+            "this test needs a cgroup hierarchy with a freezer, as every systemd machine has it"
+        );
+        for freezer in there {
+            assert!(fs::create_dir(freezer.path()).is_ok(), "this test makes control groups and needs root");
+            stands_still_and_goes_on(&freezer);
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! machine's loopback. Faults are methods of [`Lab`] (module [`fault`]); outside clients run in
 //! [`Lab::client_runtime`] or as programs by [`Lab::spawn_as_client`].
 
+mod adapt;
 mod down;
 pub mod drill;
 mod error;
@@ -36,4 +37,4 @@ pub use home::standard_base;
 pub use lab::{ClientRuntime, Lab, Summary};
 pub use manifest::{Line, Manifest, Mode, Node, Phase};
 pub use namespace::NetworkNamespace;
-pub use options::{Check, Options};
+pub use options::{Check, Ground, Options, Prepare};

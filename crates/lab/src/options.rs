@@ -1,16 +1,35 @@
 //! How a lab is to be brought up.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use model::NodeName;
 use model::system::System;
 
 use crate::error::Problem;
 use crate::home;
+use crate::manifest::Node;
 
 /// A check that `up` makes before it creates anything, for what the lab itself knows nothing of (PostgreSQL's programs,
 /// for example). It returns what is in the way.
 pub type Check = Box<dyn Fn(&System) -> Vec<Problem>>;
+
+/// What `up` does for each node before it is switched on, beyond what the lab itself knows (certificates, for example). It is
+/// done again by every `up`, so it must leave what is there already.
+pub type Prepare = Box<dyn Fn(&Ground<'_>) -> std::result::Result<(), String>>;
+
+/// What there is of a node before it is switched on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'g> {
+    /// The directory of the whole lab: what is put there goes with it.
+    pub directory: &'g Path,
+    /// The node.
+    pub name: &'g NodeName,
+    /// Its record, with the addresses it gets here.
+    pub node: &'g Node,
+    /// Its `--root`; it exists.
+    pub root: &'g Path,
+}
 
 /// How `up` is to do its work. [`Options::default`] is what a user gets who says nothing.
 pub struct Options {
@@ -28,6 +47,8 @@ pub struct Options {
     pub command: Vec<String>,
     /// Further checks.
     pub checks: Vec<Check>,
+    /// What is done for each node before it is switched on.
+    pub prepare: Vec<Prepare>,
 }
 
 impl Default for Options {
@@ -45,6 +66,7 @@ impl Default for Options {
             program,
             command,
             checks: Vec::new(),
+            prepare: Vec::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::manifest::{Manifest, Mode, Phase};
 use crate::namespace;
 use crate::network;
 use crate::node::spawn::{self, make_directory, power_on};
-use crate::options::Options;
+use crate::options::{Ground, Options};
 use crate::preflight;
 use crate::volume;
 
@@ -87,6 +87,18 @@ fn plan(
     former: Option<&Manifest>,
 ) -> Manifest {
     let mode = if why_loopback(system, options).is_some() { Mode::Loopback } else { Mode::Namespaces };
+    plan_in(mode, system, source, home, options, former)
+}
+
+/// The record that a system would have.
+pub(crate) fn plan_in(
+    mode: Mode,
+    system: &System,
+    source: &Path,
+    home: &Home,
+    options: &Options,
+    former: Option<&Manifest>,
+) -> Manifest {
     let mut manifest = Manifest::plan(system, mode, source, former);
     manifest.program.clone_from(&options.program);
     if mode == Mode::Loopback {
@@ -124,21 +136,11 @@ fn raise(home: &Home, manifest: &mut Manifest, system: &System, options: &Option
     for directory in ["specs", "logs", "nodes"] {
         make_directory(&home.directory().join(directory))?;
     }
-    if manifest.mode == Mode::Loopback {
-        write_loopback_file(home, manifest, system)?;
-    } else {
+    if manifest.mode == Mode::Namespaces {
         network::create_switch(manifest)?;
     }
     let names: Vec<NodeName> = manifest.nodes.keys().cloned().collect();
-    for name in &names {
-        spawn::write_spec(home, manifest, name)?;
-        if let Some(bytes) = manifest.node(name)?.volume {
-            volume::create(home, name, bytes)?;
-        }
-        if manifest.mode == Mode::Namespaces {
-            network::attach(manifest, name)?;
-        }
-    }
+    prepare(home, manifest, system, &names, options)?;
     start_nodes(home, manifest, &names)?;
     if !manifest.forwards.is_empty() {
         manifest.forwarder = Some(forward::start(home, manifest)?);
@@ -147,8 +149,37 @@ fn raise(home: &Home, manifest: &mut Manifest, system: &System, options: &Option
     manifest.save(home)
 }
 
+/// Makes files and network of nodes, up to the moment in which they are switched on.
+pub(crate) fn prepare(
+    home: &Home,
+    manifest: &Manifest,
+    system: &System,
+    names: &[NodeName],
+    options: &Options,
+) -> Result<()> {
+    if manifest.mode == Mode::Loopback {
+        write_loopback_file(home, manifest, system)?;
+    }
+    for name in names {
+        spawn::write_spec(home, manifest, name)?;
+        let node = manifest.node(name)?;
+        if let Some(bytes) = node.volume {
+            volume::create(home, name, bytes)?;
+        }
+        let root = home.node_root(name);
+        make_directory(&root)?;
+        let ground = Ground { directory: home.directory(), name, node, root: &root };
+        let prepared = options.prepare.iter().try_for_each(|prepare| prepare(&ground));
+        prepared.map_err(|reason| LabError::NodeStart { node: name.clone(), reason })?;
+        if manifest.mode == Mode::Namespaces {
+            network::attach(manifest, name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Switches all nodes on at once, as a common power supply would.
-fn start_nodes(home: &Home, manifest: &mut Manifest, names: &[NodeName]) -> Result<()> {
+pub(crate) fn start_nodes(home: &Home, manifest: &mut Manifest, names: &[NodeName]) -> Result<()> {
     let record: &Manifest = manifest;
     let started: Vec<(NodeName, Result<ProcessId>)> = thread::scope(|scope| {
         let threads: Vec<_> = names

@@ -8,6 +8,7 @@ pub(crate) mod freeze;
 pub(crate) mod links;
 pub(crate) mod power;
 pub(crate) mod process;
+mod step;
 
 use std::fmt;
 

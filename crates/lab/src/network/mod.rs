@@ -10,14 +10,16 @@
 pub(crate) mod cut;
 pub(crate) mod script;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use model::{NodeName, SystemName};
 
 use crate::error::{LabError, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Node};
 use crate::namespace::NetworkNamespace;
 use crate::programs;
 
@@ -54,9 +56,37 @@ pub(crate) fn create_switch(manifest: &Manifest) -> Result<()> {
     ip(None, "making the switch", &format!("netns add {}\nnetns add {}\n", switch.name(), client.name()))?;
     switch.run(|| settle(true))?;
     client.run(|| settle(false))?;
-    ip(Some(&switch), "making the lines", &script::switch(manifest))?;
-    ip(Some(&client), "connecting the clients", &script::client(manifest))?;
+    ip(Some(&switch), "making the lines", &script::switch(manifest, 0))?;
+    ip(Some(&client), "connecting the clients", &script::client(manifest, 0))?;
     cut::prepare(&switch)
+}
+
+/// Adds the lines from one on to a switch that is there.
+pub(crate) fn extend(manifest: &Manifest, from: usize) -> Result<()> {
+    if from == manifest.lines.len() {
+        return Ok(());
+    }
+    ip(Some(&switch(&manifest.system)), "adding lines", &script::switch(manifest, from))?;
+    ip(Some(&client(&manifest.system)), "adding lines", &script::client(manifest, from))
+}
+
+/// Tells all who are there how to reach newcomers.
+pub(crate) fn introduce(manifest: &Manifest, newcomers: &[NodeName]) -> Result<()> {
+    let doing = "adding routes to new nodes";
+    for (line, record) in manifest.lines.iter().enumerate() {
+        let address = |node: &Node| node.addresses.get(&record.name).copied();
+        let new: BTreeSet<IpAddr> =
+            newcomers.iter().filter_map(|name| address(manifest.nodes.get(name)?)).collect();
+        if new.is_empty() {
+            continue;
+        }
+        ip(Some(&client(&manifest.system)), doing, &script::routes(line, record.client, &new))?;
+        let old = manifest.nodes.iter().filter(|(name, node)| !newcomers.contains(name) && node.is_on());
+        for (name, own) in old.filter_map(|(name, node)| Some((name, address(node)?))) {
+            ip(Some(&node(&manifest.system, name)), doing, &script::routes(line, own, &new))?;
+        }
+    }
+    Ok(())
 }
 
 /// Plugs a node in: its namespace, a link to each of its lines, addresses and routes.

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use crate::manifest::{Manifest, Node};
 
-/// Bridges and the clients' links, run in the switch namespace.
-pub(crate) fn switch(manifest: &Manifest) -> String {
+/// Bridges and the clients' links of all lines from one on, run in the switch namespace.
+pub(crate) fn switch(manifest: &Manifest, from: usize) -> String {
     let client = super::client(&manifest.system);
     let mut text = String::from("link set lo up\n");
-    for (line, _) in manifest.lines.iter().enumerate() {
+    for line in from..manifest.lines.len() {
         add(&mut text, format_args!("link add line{line} type bridge forward_delay 0 mcast_snooping 0"));
         add(&mut text, format_args!("link set line{line} up"));
         link(&mut text, &format!("cl{line}"), line, 0xffff, client.name());
@@ -45,11 +45,28 @@ pub(crate) fn node(manifest: &Manifest, node: &Node) -> String {
     text
 }
 
-/// The clients' addresses and routes, run in their namespace.
-pub(crate) fn client(manifest: &Manifest) -> String {
+/// The clients' addresses and routes on all lines from one on, run in their namespace.
+pub(crate) fn client(manifest: &Manifest, from: usize) -> String {
     let mut text = String::from("link set lo up\n");
-    for (line, record) in manifest.lines.iter().enumerate() {
+    for (line, record) in manifest.lines.iter().enumerate().skip(from) {
         interface(&mut text, line, record.client, &on_line(manifest, line));
+    }
+    text
+}
+
+/// Routes to others on a line, for one whose address on it is `address`.
+pub(crate) fn routes(line: usize, address: IpAddr, others: &BTreeSet<IpAddr>) -> String {
+    let mut text = String::new();
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let of_its_family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4() && **other != address;
+    for other in others.iter().filter(of_its_family) {
+        add(&mut text, format_args!("route replace {other}/{length} dev line{line} src {address}"));
+    }
+    // Two lines may share a network: the lower line number wins for addresses that nobody has named.
+    let metric = 1000 + line;
+    let around = others.iter().chain([&address]).filter(|other| other.is_ipv4() == address.is_ipv4());
+    for network in around.map(network).collect::<BTreeSet<_>>() {
+        add(&mut text, format_args!("route replace {network} dev line{line} src {address} metric {metric}"));
     }
     text
 }
@@ -90,16 +107,7 @@ fn interface(text: &mut String, line: usize, address: IpAddr, others: &BTreeSet<
     let (length, flags) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
     add(text, format_args!("link set line{line} up"));
     add(text, format_args!("address add {address}/{length} dev line{line}{flags}"));
-    let same_family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4() && **other != address;
-    for other in others.iter().filter(same_family) {
-        add(text, format_args!("route replace {other}/{length} dev line{line} src {address}"));
-    }
-    let networks: BTreeSet<String> =
-        others.iter().chain([&address]).filter(|o| o.is_ipv4() == address.is_ipv4()).map(network).collect();
-    for network in networks {
-        // Two lines may share a network: the lower line number wins for addresses that nobody has named.
-        add(text, format_args!("route add {network} dev line{line} src {address} metric {}", 1000 + line));
-    }
+    text.push_str(&routes(line, address, others));
 }
 
 /// The /24 or /64 around an address.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+mod adapt;
 mod disks;
 mod faults;
 mod leftovers;

@@ -15,6 +15,7 @@ use crate::drill::{Drill, DrillError, Entry, Member, Options, Report, Step, Syst
 
 /// Two members, `a` and `b`, and what makes new ones.
 struct Pair {
+    behaviour: Behaviour,
     cellar: Cellar,
     servers: [Server; 2],
     /// Which of them is the primary.
@@ -33,9 +34,9 @@ struct Stand {
 /// How the stand answers a killed postmaster.
 #[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
-    /// Promotes the other and makes a new standby.
+    /// Writes wait for the standby; promotes it and makes a new one.
     Good,
-    /// Promotes the other although it has not received everything.
+    /// Writes wait for nobody; promotes the other although it has not received everything.
     Forgetful,
     /// Does nothing, and the postmaster lives.
     Idle,
@@ -44,16 +45,19 @@ enum Behaviour {
 const NODES: [&str; 2] = ["a", "b"];
 
 impl Stand {
-    async fn new() -> Self {
+    async fn new(behaviour: Behaviour) -> Self {
         let cellar = Cellar::new();
-        let first = cellar.primary("");
+        let first = cellar.primary(match behaviour {
+            Behaviour::Good | Behaviour::Idle => "synchronous_standby_names = '*'\n",
+            Behaviour::Forgetful => "",
+        });
         let second = cellar.standby("second", &first, "");
         first.until("select state from pg_stat_replication", "streaming").await;
         let (leads_to, target) = watch::channel(Some(first.address));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let route = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, target));
-        let pair = Pair { cellar, servers: [first, second], primary: 0, clones: 0 };
+        let pair = Pair { behaviour, cellar, servers: [first, second], primary: 0, clones: 0 };
         Self { pair: Arc::new(Mutex::new(pair)), route, leads_to, serving }
     }
 
@@ -72,13 +76,13 @@ impl Stand {
         })
     }
 
-    async fn apply(&self, step: &Step, behaviour: Behaviour) -> Result<String, String> {
+    async fn apply(&self, step: &Step) -> Result<String, String> {
         assert_eq!(*step, Step::KillPostmaster("a".into()));
-        if behaviour == Behaviour::Idle {
+        let mut pair = self.pair.lock().await;
+        if pair.behaviour == Behaviour::Idle {
             return Ok("pretended".to_owned());
         }
-        let mut pair = self.pair.lock().await;
-        if behaviour == Behaviour::Forgetful {
+        if pair.behaviour == Behaviour::Forgetful {
             pair.servers[1].ask("alter system set primary_conninfo = ''").await?;
             pair.servers[1].ask("select pg_reload_conf()").await?;
             pair.servers[0].until("select count(*)::text from pg_stat_replication", "0").await;
@@ -96,12 +100,13 @@ impl Stand {
         Ok("its process is gone".to_owned())
     }
 
-    async fn drill(&self, behaviour: Behaviour) -> Result<Report, DrillError> {
+    async fn drill(&self) -> Result<Report, DrillError> {
         let mut options = Options::new(Handle::current(), login());
         options.warm_up = Duration::from_millis(700);
-        options.patience = Duration::from_secs(if behaviour == Behaviour::Idle { 2 } else { 30 });
+        let idle = self.pair.lock().await.behaviour == Behaviour::Idle;
+        options.patience = Duration::from_secs(if idle { 4 } else { 30 });
         let view = async || self.view().await;
-        let apply = async |step: &Step| self.apply(step, behaviour).await;
+        let apply = async |step: &Step| self.apply(step).await;
         run(Drill::PostmasterKill, 1, &options, view, apply).await
     }
 }
@@ -140,8 +145,8 @@ async fn serve(listener: TcpListener, mut target: watch::Receiver<Option<SocketA
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_on_a_pair_that_behaves_measures_it_and_finds_nothing() {
-    let stand = Stand::new().await;
-    let report = stand.drill(Behaviour::Good).await.unwrap();
+    let stand = Stand::new(Behaviour::Good).await;
+    let report = stand.drill().await.unwrap();
     let run = &report.runs[0];
     // How long a promotion takes depends on what else this machine does; everything else must be right.
     let failures: Vec<&String> = run.failures.iter().filter(|f| !f.contains("stood still")).collect();
@@ -158,8 +163,8 @@ async fn a_drill_on_a_pair_that_behaves_measures_it_and_finds_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_on_a_pair_that_forgets_writes_is_red() {
-    let stand = Stand::new().await;
-    let report = stand.drill(Behaviour::Forgetful).await.unwrap();
+    let stand = Stand::new(Behaviour::Forgetful).await;
+    let report = stand.drill().await.unwrap();
     assert!(report.runs[0].lost > 0, "{report}");
     assert!(!report.passed && !report.runs[0].passed);
     assert!(report.to_string().contains("acknowledged writes are lost"), "{report}");
@@ -167,8 +172,8 @@ async fn a_drill_on_a_pair_that_forgets_writes_is_red() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_whose_fault_did_not_happen_is_red() {
-    let stand = Stand::new().await;
-    let report = stand.drill(Behaviour::Idle).await.unwrap();
+    let stand = Stand::new(Behaviour::Idle).await;
+    let report = stand.drill().await.unwrap();
     let text = report.to_string();
     assert!(text.contains("a is still the primary"), "{text}");
     assert!(text.contains("never said that its redundancy was gone"), "{text}");
@@ -177,9 +182,9 @@ async fn a_drill_whose_fault_did_not_happen_is_red() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_without_redundancy_is_refused() {
-    let stand = Stand::new().await;
+    let stand = Stand::new(Behaviour::Good).await;
     stand.pair.lock().await.servers[1].kill();
     stand.pair.lock().await.servers[0].until("select count(*)::text from pg_stat_replication", "0").await;
-    let error = stand.drill(Behaviour::Good).await.unwrap_err().to_string();
+    let error = stand.drill().await.unwrap_err().to_string();
     assert_eq!(error, "the drill is refused: the system is not fully redundant: no standby streams");
 }
