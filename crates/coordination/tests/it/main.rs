@@ -1,0 +1,13 @@
+//! The behaviour that both back ends promise, and what the embedded one promises besides.
+
+// A test that cannot go on shall panic, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod durability;
+mod etcd;
+mod failover;
+mod figures;
+mod group;
+mod network;
+mod voters;
