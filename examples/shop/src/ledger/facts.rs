@@ -31,8 +31,18 @@ pub(crate) struct Pace {
     history: Vec<i64>,
     /// The longest time between two consecutive orders of the last minute.
     longest_gap_ms: Option<i64>,
+    /// The latest unusual pause of the last minute.
+    last_gap: Option<Gap>,
     /// How long ago the newest order was placed, if in the last minute.
     newest_age_ms: Option<i64>,
+}
+
+/// A pause between two consecutive orders of at least 200 ms and five times the usual one.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Gap {
+    ms: i64,
+    /// How long ago it ended.
+    ago_ms: i64,
 }
 
 /// Sums over everything.
@@ -90,7 +100,20 @@ pub(crate) async fn pace(pool: &Pool, deadline: Instant) -> Result<Pace, Fault> 
     }
     let last_three: i64 = history[HISTORY - 3..].iter().sum();
     let per_second = f64::from(i32::try_from(last_three).unwrap_or(i32::MAX)) / 3.0;
-    Ok(Pace { per_second, history, longest_gap_ms, newest_age_ms })
+    let last_gap = last_gap(pool, deadline).await?;
+    Ok(Pace { per_second, history, longest_gap_ms, last_gap, newest_age_ms })
+}
+
+async fn last_gap(pool: &Pool, deadline: Instant) -> Result<Option<Gap>, Fault> {
+    let sql = "
+        with recent as (
+            select placed_at, extract(epoch from placed_at - lag(placed_at) over (order by placed_at)) * 1000 as gap
+            from shop.orders where placed_at > clock_timestamp() - interval '61 s'
+        ), usual as (select percentile_cont(0.5) within group (order by gap) as gap from recent)
+        select recent.gap::bigint, (extract(epoch from clock_timestamp() - placed_at) * 1000)::bigint
+        from recent, usual where recent.gap >= greatest(200, 5 * usual.gap) order by placed_at desc limit 1";
+    let rows = pool.query(sql, &[], deadline).await?;
+    Ok(rows.first().map(|row| Gap { ms: row.get(0), ago_ms: row.get(1) }))
 }
 
 /// Sums up everything; reads every order and entry.
