@@ -24,7 +24,8 @@ pub struct Abandoned {
 
 /// Runs `work` on a thread of its own. The result comes on the receiver, which may be dropped at any time.
 ///
-/// `work` does not learn of that: where a late result must be undone, it needs a check of its own. The thread inherits the caller's network namespace and is inside its runtime, if there is one.
+/// `work` does not learn of that: where a late result must be undone, it needs a check of its own. The thread inherits
+/// the caller's network namespace and is inside its runtime, if there is one.
 ///
 /// # Errors
 /// When the system gives no more threads.

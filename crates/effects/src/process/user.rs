@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,11 +33,20 @@ impl OsUser {
         sys::user_by_name(name)?.map(Self::from_row).transpose()
     }
 
-    /// The user we run as.
+    /// The user we run as, looked up once.
     ///
     /// # Errors
     /// When the user database cannot be read. A number without a row in it is fine (containers).
     pub fn current() -> io::Result<Self> {
+        static CURRENT: OnceLock<OsUser> = OnceLock::new();
+        if let Some(user) = CURRENT.get() {
+            return Ok(user.clone());
+        }
+        let user = Self::look_at_ourselves()?;
+        Ok(CURRENT.get_or_init(|| user).clone())
+    }
+
+    fn look_at_ourselves() -> io::Result<Self> {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         match sys::user_by_id(uid)? {
             Some(row) => Self::from_row(row),

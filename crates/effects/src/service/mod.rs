@@ -1,9 +1,10 @@
 //! Service instances under supervision: started, watched, checked, restarted, stopped, their output kept.
 //!
-//! What to do next is decided by [`machine`], a pure function of state, event and time; [`supervisor`] carries it out. A
+//! What to do next is decided by [`machine`], a pure function of state, event and time; `keeper.rs` carries it out. A
 //! restarted agent adopts the instances that run.
 
 pub mod health;
+mod keeper;
 pub mod logs;
 pub mod machine;
 mod supervisor;

@@ -8,7 +8,7 @@
 //! cannot answer them either. Unix sockets are not touched; the agent uses them. What the kernel's clock does not see, a
 //! paused virtual machine, the gate does not see either.
 //!
-//! A renewal is one netlink transaction (see [`netlink`]) that names the generation of the ruleset it expects. When
+//! A renewal is one netlink transaction (see `netlink.rs`) that names the generation of the ruleset it expects. When
 //! anybody else has changed anything, the kernel refuses it and the gate's rules are read and checked before the next
 //! attempt. So a flushed ruleset is noticed by the next renewal at no cost to the others.
 
