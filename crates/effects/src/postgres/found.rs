@@ -78,8 +78,11 @@ impl Member {
         self.initdb(&founding, left(begin, deadline)).await?;
         self.make_roles(&founding, secrets, left(begin, deadline)).await?;
         let control = self.control_data_of(&founding, left(begin, deadline)).await?;
-        let finish = move || volume::rename(&founding, &data);
-        volume::run("found", volume::PATIENCE, finish).await?;
+        let finish = move || {
+            volume::sync_volume(&founding)?;
+            volume::rename(&founding, &data)
+        };
+        volume::run("found", left(begin, deadline), finish).await?;
         Ok(Founded { system_identifier: control.system_identifier, took: begin.elapsed() })
     }
 
@@ -99,6 +102,7 @@ impl Member {
                 "--data-checksums",
                 "--auth=scram-sha-256",
                 "--auth-local=peer",
+                "--no-sync",
                 "--no-instructions",
             ];
             let known = usize::from(self.installation().major < 14);

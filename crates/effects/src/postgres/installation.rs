@@ -98,17 +98,17 @@ impl Installation {
             Some(bin_dir) => vec![bin_dir.to_owned()],
             None => volume::run("find postgres", volume::PATIENCE, move || Ok(usual_places(major))).await?,
         };
-        let Some(place) = places.into_iter().next() else {
-            return Err(InstallationError::Missing { major, looked: format!("{DEBIAN}/*/bin and PATH") });
+        let looked = if bin_dir.is_some() { list(&places) } else { format!("{DEBIAN}/*/bin and PATH") };
+        let missing = InstallationError::Missing { major, looked };
+        let Some(place) = places.into_iter().find(|place| place.join("postgres").exists()) else {
+            return Err(missing);
         };
-        if bin_dir.is_some() && !place.join("postgres").exists() {
-            return Err(InstallationError::Missing { major, looked: place.display().to_string() });
-        }
         let found = Self::examine(place).await?;
         match major {
-            Some(wanted) if wanted != found.major => {
+            Some(wanted) if wanted != found.major && bin_dir.is_some() => {
                 Err(InstallationError::WrongMajor { bin_dir: found.bin_dir, version: found.version, wanted })
             }
+            Some(wanted) if wanted != found.major => Err(missing),
             Some(_) | None => Ok(found),
         }
     }
@@ -151,6 +151,11 @@ pub(super) fn major_of_data(data: &Path) -> io::Result<Option<u32>> {
     }
 }
 
+fn list(places: &[PathBuf]) -> String {
+    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    places.join(", ")
+}
+
 fn usual_places(major: Option<u32>) -> Vec<PathBuf> {
     let mut versions: Vec<u32> = fs::read_dir(DEBIAN)
         .map(|entries| entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
@@ -159,8 +164,9 @@ fn usual_places(major: Option<u32>) -> Vec<PathBuf> {
     versions.sort_unstable_by(|a, b| b.cmp(a));
     let debian = versions.into_iter().map(|version| Path::new(DEBIAN).join(version.to_string()).join("bin"));
     let mut places: Vec<PathBuf> = debian.filter(|place| place.join("postgres").exists()).collect();
-    let on_path = find_program("postgres").and_then(|program| program.parent().map(Path::to_owned));
-    places.extend(on_path);
+    // Links are followed: the other programs lie beside the real one.
+    let on_path = find_program("postgres").and_then(|program| program.canonicalize().ok());
+    places.extend(on_path.and_then(|program| program.parent().map(Path::to_owned)));
     places
 }
 

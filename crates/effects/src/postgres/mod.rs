@@ -22,6 +22,7 @@ mod divergence;
 mod found;
 mod installation;
 mod maintenance;
+mod offline;
 mod paths;
 mod postmaster;
 mod probe;

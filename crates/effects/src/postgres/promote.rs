@@ -74,14 +74,15 @@ impl Postmaster {
             }
             self.signal_promotion().await?;
         }
-        self.change(move |dynamic| {
+        let change = self.change(move |dynamic| {
             dynamic.primary_conninfo.clear();
             dynamic.primary_slot_name.clear();
             dynamic.read_only = false;
             dynamic.synchronous_standby_names = names;
-        })
-        .await?;
-        self.wait_for_primary(begin, deadline).await?;
+        });
+        let (changed, promoted) = tokio::join!(change, self.wait_for_primary(begin, deadline));
+        changed?;
+        promoted?;
         let (timeline, begins) = self.own_timeline(left(begin, deadline)).await?;
         Ok(Promoted { timeline, begins, took: begin.elapsed() })
     }

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use super::session::left;
 use super::volume::{self, Access, FileError};
 use super::{Facts, Postmaster, Source, SqlError, slot_name};
-use crate::process::{ProcessFacts, Signal, signal_process};
+use crate::process::{ProcessFacts, ProcessId, Signal, facts_of, signal_process};
 
 /// How long PostgreSQL may take to end the receiver by itself before it gets the signal. Its startup process does it at
 /// once when idle; while it replays a backlog, or waits for a reader, it does not.
 const BY_ITSELF: Duration = Duration::from_millis(12);
 
 /// How often it is looked whether the receiver is gone.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A standby that provably follows nobody: nothing that any primary sends can be confirmed by it until
 /// [`Postmaster::follow`].
@@ -125,29 +125,20 @@ impl Postmaster {
         .await
     }
 
+    /// Ends when a look at all children finds no receiver. A child that began after that look has not read the password
+    /// in time.
     async fn receiver_ends(&self, begin: Instant, deadline: Duration) -> Result<(), ReceiverError> {
         loop {
-            let Some(receiver) = self.receiver_process().await? else { return Ok(()) };
-            if begin.elapsed() >= deadline {
-                return Err(ReceiverError::StillThere {
-                    pid: receiver.id.pid,
-                    state: receiver.state,
-                    after: deadline,
-                });
+            let postmaster = self.clone();
+            let find = move || Ok(postmaster.children().into_iter().filter(is_receiver).collect());
+            let receivers: Vec<ProcessFacts> = volume::run("find receiver", volume::PATIENCE, find).await?;
+            if receivers.is_empty() {
+                return Ok(());
             }
-            if begin.elapsed() >= BY_ITSELF {
-                // SIGTERM is what the startup process itself would send; the receiver reports nothing after it.
-                signal_process(receiver.id, Signal::TERM);
+            for receiver in receivers {
+                process_ends(receiver.id, begin, deadline).await?;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// Judged by the process table, not by `pg_stat_wal_receiver`, which hides a receiver that is connecting.
-    async fn receiver_process(&self) -> Result<Option<ProcessFacts>, FileError> {
-        let postmaster = self.clone();
-        let find = move || Ok(postmaster.children().into_iter().find(is_receiver));
-        volume::run("find receiver", volume::PATIENCE, find).await
     }
 
     /// The position once it is final: all that was received, or, when nothing was received since the start, the end of
@@ -167,6 +158,23 @@ impl Postmaster {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+async fn process_ends(id: ProcessId, begin: Instant, deadline: Duration) -> Result<(), ReceiverError> {
+    loop {
+        let state = match facts_of(id.pid) {
+            Some(facts) if facts.id == id && !facts.is_dead() => facts.state,
+            Some(_) | None => return Ok(()),
+        };
+        if begin.elapsed() >= deadline {
+            return Err(ReceiverError::StillThere { pid: id.pid, state, after: deadline });
+        }
+        if begin.elapsed() >= BY_ITSELF {
+            // SIGTERM is what the startup process itself would send; the receiver reports nothing after it.
+            signal_process(id, Signal::TERM);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -14,6 +14,9 @@ use crate::process::{self, Process, Signal, Spawn, ToolError, ToolOutput, run_to
 /// How often the copying tool's progress is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How long verifying and flushing a copy may take. They are as fast as the disk, and the copy took longer to come.
+const MAY_TAKE: Duration = Duration::from_secs(6 * 3600);
+
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloneProgress {
@@ -173,6 +176,7 @@ impl Member {
             format!("--slot={}", slot_name(self.node())),
             "--progress".to_owned(),
             "--no-password".to_owned(),
+            "--no-sync".to_owned(),
         ];
         Spawn {
             env: environment(),
@@ -198,8 +202,6 @@ impl Member {
     /// Compares the copy with the manifest that the source sent: every file's size and checksum, and that the log needed
     /// is there and readable.
     async fn verify(&self, copy: &Path) -> Result<super::super::ControlData, CloneError> {
-        // Reading is as fast as the disk; it took the copy longer to come.
-        const MAY_TAKE: Duration = Duration::from_secs(6 * 3600);
         let directory = copy.display().to_string();
         let tool = self.tool("pg_verifybackup", ["--exit-on-error", "--quiet", &directory], MAY_TAKE);
         run_tool(tool).await.and_then(ToolOutput::checked).map_err(CloneError::Damaged)?;

@@ -93,8 +93,12 @@ impl Member {
         self.mark_rewinding().await?;
         self.recover_alone(left(begin, deadline)).await?;
         self.run_rewind(source, left(begin, deadline)).await?;
-        let marker = self.paths().rewinding();
-        volume::run("end rewind", volume::PATIENCE, move || crate::files::remove_durably(&marker)).await?;
+        let (data, marker) = (self.paths().data.clone(), self.paths().rewinding());
+        let finish = move || {
+            volume::sync_volume(&data)?;
+            crate::files::remove_durably(&marker)
+        };
+        volume::run("end rewind", left(begin, deadline), finish).await?;
         Ok(Rewound { kept, took: begin.elapsed() })
     }
 
@@ -174,7 +178,8 @@ impl Member {
         let conninfo = source.tool_conninfo(self, REWIND_ROLE, "mainstay rewind") + " dbname=postgres";
         let data = self.paths().data.display().to_string();
         let server = format!("--source-server={conninfo}");
-        let mut tool = self.tool("pg_rewind", ["-D", &data, &server, "--no-ensure-shutdown"], deadline);
+        let mut tool =
+            self.tool("pg_rewind", ["-D", &data, &server, "--no-ensure-shutdown", "--no-sync"], deadline);
         tool.cwd = Some(self.paths().database.clone());
         let done = run_tool(tool).await.and_then(ToolOutput::checked);
         done.map(drop).map_err(|error| must_clone("pg_rewind failed", &error))

@@ -117,7 +117,7 @@ impl Session {
     /// # Errors
     /// See [`SqlError`].
     pub async fn contexts(&self, deadline: Duration) -> Result<Contexts, SqlError> {
-        let sql = "SELECT json_object_agg(name, CASE context WHEN 'internal' THEN 'internal' \
+        let sql = "SELECT json_object_agg(lower(name), CASE context WHEN 'internal' THEN 'internal' \
                    WHEN 'postmaster' THEN 'postmaster' ELSE 'reload' END)::text FROM pg_settings";
         let parsed: Result<BTreeMap<String, Context>, _> =
             serde_json::from_str(&self.text(sql, deadline).await?);
@@ -129,7 +129,7 @@ impl Session {
     /// # Errors
     /// See [`SqlError`].
     pub async fn pending_restart(&self, deadline: Duration) -> Result<Vec<String>, SqlError> {
-        let sql = "SELECT coalesce(json_agg(name), '[]')::text FROM pg_settings WHERE pending_restart";
+        let sql = "SELECT coalesce(json_agg(lower(name)), '[]')::text FROM pg_settings WHERE pending_restart";
         let parsed = serde_json::from_str(&self.text(sql, deadline).await?);
         parsed.map_err(|error| SqlError::Unexpected(error.to_string()))
     }

@@ -53,8 +53,8 @@ async fn data_of_another_major_version_is_one_clear_error() {
     std::fs::write(member.paths().data.join("PG_VERSION"), "9\n").unwrap();
     let error = refused_untouched(&cluster).await;
     assert!(matches!(error, StartError::WrongMajor { found: 9, .. }), "{error}");
-    let missing = Installation::find(None, Some(9)).await;
-    assert!(matches!(missing, Err(InstallationError::Missing { .. } | InstallationError::WrongMajor { .. })));
+    let missing = Installation::find(None, Some(9)).await.unwrap_err();
+    assert!(matches!(missing, InstallationError::Missing { major: Some(9), .. }), "{missing}");
 }
 
 #[tokio::test]

@@ -122,12 +122,17 @@ async fn the_outage_of_a_killed_primary_is_short_and_nothing_is_lost_in_rounds()
             if a.position >= b.position { (standbys[0], standbys[1]) } else { (standbys[1], standbys[0]) };
         let term = round as u64 + 2;
         let sync = cluster.any_one_of(&[NAMES[other]]);
-        let promoted =
-            servers[winner].promote(token(cluster.members[winner].node(), term), &sync, SOON).await.unwrap();
-        let new_primary = begin.elapsed();
-        servers[other].follow(&cluster.source(winner)).await.unwrap();
+        let token = token(cluster.members[winner].node(), term);
         let row = format!("{round}-first");
-        first_write(&cluster, winner, &row).await;
+        let new_primary = async {
+            let promoted = servers[winner].promote(token, &sync, SOON).await.unwrap();
+            (promoted, begin.elapsed())
+        };
+        let source = cluster.source(winner);
+        let follow = servers[other].follow(&source);
+        let ((promoted, new_primary), followed, ()) =
+            tokio::join!(new_primary, follow, first_write(&cluster, winner, &row));
+        followed.unwrap();
         let outage = begin.elapsed();
         acknowledged.push(row);
         println!(
@@ -173,8 +178,14 @@ async fn a_former_primary_with_log_of_its_own_is_rewound_and_loses_only_unacknow
     servers[2].follow(&cluster.source(1)).await.unwrap();
     servers[1].apply_sync_set(&sync, SOON).await.unwrap();
     servers[1].keep_slots(&cluster.others(1), SOON).await.unwrap();
-    // No explicit checkpoint: the rewind must wait for the one after the promotion.
-    assert!(rejoin(&cluster, &mut servers, 0, 1, 2).await, "it held log of its own");
+    // The rewind must wait for the first checkpoint after the promotion.
+    let primary = servers[1].clone();
+    let checkpoint = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        primary.checkpoint(SOON).await.unwrap();
+    };
+    let (diverged, ()) = tokio::join!(rejoin(&cluster, &mut servers, 0, 1, 2), checkpoint);
+    assert!(diverged, "it held log of its own");
     let end = observe(&servers[1]).await.position.lsn;
     wait_until("caught up", &servers[0], |facts| facts.replayed >= Some(end)).await;
     assert_eq!(rows(&cluster.client(0).await.unwrap()).await, ["acknowledged"]);

@@ -110,11 +110,13 @@ async fn with_certificates_members_talk_over_tls_only() {
 fn certificate() -> Tls {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_certificate = authority.self_signed(&key).unwrap();
     let issuer = rcgen::Issuer::from_params(&authority, &key);
     let server_key = rcgen::KeyPair::generate().unwrap();
-    let server = rcgen::CertificateParams::new(vec!["e1".to_owned()]).unwrap();
+    let mut server = rcgen::CertificateParams::new(vec!["e1".to_owned()]).unwrap();
+    server.distinguished_name.push(rcgen::DnType::CommonName, "e1");
     Tls {
         certificate: server.signed_by(&server_key, &issuer).unwrap().pem(),
         key: server_key.serialize_pem(),

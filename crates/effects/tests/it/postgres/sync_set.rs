@@ -89,7 +89,9 @@ async fn a_hung_postmaster_is_seen_by_new_connections_only() {
     let probed = prober.write(SOON).await.unwrap();
     println!("write probe: {:?}", probed.took);
     prober.answer(SOON).await.unwrap();
+    observe(&primary).await;
     primary.process().signal(Signal::STOP).unwrap();
+    // The session that is open already notices nothing.
     observe(&primary).await;
     let short = Duration::from_millis(100);
     for _ in 0..4 {
