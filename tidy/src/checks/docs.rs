@@ -11,37 +11,53 @@ const DRIFT: &str = "a command that does not exist costs the reader's trust in t
 /// What clap adds to every command line by itself.
 const BUILT_IN: [&str; 1] = ["help"];
 
+/// Where the binary's subcommands are listed, and below which each may list its own.
+const CLI: &str = "crates/mainstay/src/cli";
+
 /// Reports commands in code blocks that do not exist, and a changelog without a place for what comes next.
 pub(crate) fn check(tree: &Tree) -> Vec<Problem> {
-    let commands = subcommands(tree);
     let targets = make_targets(tree);
     let pages = tree.files().filter(|f| f.path.ends_with(".md") && f.path != "CHANGELOG.md");
-    let mut problems: Vec<Problem> = pages.flat_map(|page| drift(page, &commands, &targets)).collect();
+    let mut problems: Vec<Problem> = pages.flat_map(|page| drift(tree, page, &targets)).collect();
     problems.extend(changelog(tree));
     problems
 }
 
-fn drift(page: &SourceFile, commands: &BTreeSet<String>, targets: &BTreeSet<String>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (line, command) in prompts(page) {
+fn drift(tree: &Tree, page: &SourceFile, targets: &BTreeSet<String>) -> Vec<Problem> {
+    let wrong = prompts(page).filter_map(|(line, command)| {
         let words: Vec<&str> = command.split_whitespace().filter(|word| *word != "sudo").collect();
         let (what, known) = match words[..] {
-            ["mainstay", name, ..] if !name.starts_with('-') => (name, commands),
-            ["make", name, ..] if !name.starts_with('-') && !name.contains('=') => (name, targets),
-            _ => continue,
+            ["mainstay", ..] => unknown_command(tree, &words)?,
+            ["make", name, ..]
+                if !name.starts_with('-') && !name.contains('=') && !targets.contains(name) =>
+            {
+                (format!("make {name}"), targets.clone())
+            }
+            _ => return None,
         };
-        if !known.contains(what) {
-            let names: Vec<&str> = known.iter().map(String::as_str).collect();
-            problems.push(Problem {
-                path: page.path.clone(),
-                line,
-                what: format!("`{} {what}` does not exist", words[0]),
-                why: DRIFT,
-                hint: format!("there are: {}", names.join(" ")),
-            });
-        }
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        Some(Problem {
+            path: page.path.clone(),
+            line,
+            what: format!("`{what}` does not exist"),
+            why: DRIFT,
+            hint: format!("there are: {}", names.join(" ")),
+        })
+    });
+    wrong.collect()
+}
+
+/// The first of a command line's subcommands that does not exist, and those that do.
+fn unknown_command(tree: &Tree, words: &[&str]) -> Option<(String, BTreeSet<String>)> {
+    let top = commands_of(tree, &format!("{CLI}/mod.rs"));
+    let is_name = |word: &&&str| !word.starts_with('-');
+    let name = words.get(1).filter(is_name)?;
+    if !top.contains(*name) {
+        return Some((format!("mainstay {name}"), top));
     }
-    problems
+    let below = commands_of(tree, &format!("{CLI}/{}.rs", name.replace('-', "_")));
+    let second = words.get(2).filter(is_name).filter(|_| below.len() > BUILT_IN.len())?;
+    (!below.contains(*second)).then(|| (format!("mainstay {name} {second}"), below))
 }
 
 /// The commands after a `$ ` prompt inside fenced blocks, with their lines.
@@ -54,18 +70,17 @@ fn prompts(page: &SourceFile) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The subcommands: the variants of `enum Command` in the binary's source.
-fn subcommands(tree: &Tree) -> BTreeSet<String> {
+/// The subcommands that a source file lists: the variants of its `enum Command`.
+fn commands_of(tree: &Tree, path: &str) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = BUILT_IN.map(str::to_owned).into();
-    for file in tree.rust().filter(|file| file.path.starts_with("crates/mainstay/src/")) {
-        let masked = code::mask(&file.text);
-        for at in code::words(&masked, "enum") {
-            let after = masked[at + 4..].trim_start();
-            let open = masked.len() - after.len() + after.find('{').unwrap_or(0);
-            if code::identifier(after) == "Command" && masked[open..].starts_with('{') {
-                let end = code::closing(&masked, open).unwrap_or(masked.len());
-                names.extend(variants(&file.text[open + 1..end - 1], &masked[open + 1..end - 1]));
-            }
+    let Some(file) = tree.file(path) else { return names };
+    let masked = code::mask(&file.text);
+    for at in code::words(&masked, "enum") {
+        let after = masked[at + 4..].trim_start();
+        let open = masked.len() - after.len() + after.find('{').unwrap_or(0);
+        if code::identifier(after) == "Command" && masked[open..].starts_with('{') {
+            let end = code::closing(&masked, open).unwrap_or(masked.len());
+            names.extend(variants(&file.text[open + 1..end - 1], &masked[open + 1..end - 1]));
         }
     }
     names
@@ -148,30 +163,30 @@ mod tests {
     use super::*;
     use crate::tree::tree;
 
-    const CLI: &str = "/// Commands.\n#[derive(Subcommand)]\nenum Command {\n    /// Starts, or not.\n    Up(Up),\n    \
+    const TOP: &str = "/// Commands.\n#[derive(Subcommand)]\nenum Command {\n    /// Starts, or not.\n    Up(Up),\n    \
                        #[command(name = \"ps\")]\n    Status { json: bool },\n    DrillAll,\n}\n";
 
     #[test]
     fn subcommands_are_read_from_the_source() {
-        let names = subcommands(&tree(&[("crates/mainstay/src/cli/mod.rs", CLI)]));
+        let names = commands_of(&tree(&[("a.rs", TOP)]), "a.rs");
         assert_eq!(names, ["drill-all", "help", "ps", "up"].map(str::to_owned).into());
     }
 
     #[test]
     fn commands_and_targets_that_do_not_exist_are_found() {
-        let page = "```\n$ mainstay up shop.toml\n$ mainstay fly\n$ sudo mainstay ps --json\n$ make demo\n$ make tea\n```\n\
+        let page = "```\n$ mainstay up shop.toml\n$ mainstay fly\n$ sudo mainstay ps --json\n$ make demo\n$ make tea\n\
+                    $ mainstay drill-all run x\n$ mainstay drill-all walk x\n$ mainstay --version\n```\n\
                     $ mainstay outside a block\n";
         let source = tree(&[
             ("CHANGELOG.md", "## [Unreleased]\n"),
             ("Makefile", ".PHONY: a\ndemo: build ## shows\n\ttea: x\nA := b\n"),
             ("README.md", page),
-            ("crates/mainstay/src/cli.rs", CLI),
+            ("crates/mainstay/src/cli/drill_all.rs", "enum Command { Run(RunArgs) }"),
+            ("crates/mainstay/src/cli/mod.rs", TOP),
         ]);
         let found: Vec<_> = check(&source).into_iter().map(|p| (p.line, p.what)).collect();
-        assert_eq!(
-            found,
-            [(3, "`mainstay fly` does not exist".to_owned()), (6, "`make tea` does not exist".to_owned())]
-        );
+        let expected = [(3, "mainstay fly"), (6, "make tea"), (8, "mainstay drill-all walk")];
+        assert_eq!(found, expected.map(|(line, what)| (line, format!("`{what}` does not exist"))));
     }
 
     #[test]

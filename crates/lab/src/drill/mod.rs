@@ -8,7 +8,16 @@
 //! ```
 //!
 //! The client and the prober know nothing of the system's own opinion of itself; the checker and the verdict are pure
-//! functions of what they saw. How a fault is done and how the system's state is asked for is given by the caller.
+//! functions of what they saw. How a fault is done and how the system's state is asked for is given by the caller:
+//!
+//! ```text
+//! let clients = lab.client_runtime()?;                        // threads inside the clients' network
+//! let options = Options::new(clients.handle().clone(), login);
+//! let report = run(drill, runs, &options, async || status_of_the_system().await, async |step| match step {
+//!     Step::Switchover(from) => ask_for_a_switchover(from).await,
+//!     step => blocking(|| act(&mut lab, &database, step)).await,   // the lab's faults wait: not on a worker
+//! }).await?;
+//! ```
 
 mod act;
 mod catalogue;

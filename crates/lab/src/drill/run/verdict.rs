@@ -7,7 +7,7 @@ use model::time::Moment;
 
 use super::super::catalogue::{Plan, Step};
 use super::super::checker::{self, Findings, Window};
-use super::super::history::{Copy, History, Member};
+use super::super::history::{Copy, History, Member, Outcome};
 use super::super::report::{Run, millis};
 use super::Options;
 use super::watch::{Watched, redundant_from};
@@ -108,10 +108,8 @@ fn outage_failures(case: &Case<'_>, outage: Option<Duration>, findings: &Finding
     }
     if findings.errors() > 0 && !expectation.errors_allowed {
         let errors = case.history.writes.iter().filter_map(|write| match &write.outcome {
-            super::super::history::Outcome::Acknowledged(_) => None,
-            super::super::history::Outcome::Failed(why) | super::super::history::Outcome::Unknown(why) => {
-                Some(why)
-            }
+            Outcome::Acknowledged(_) => None,
+            Outcome::Failed(why) | Outcome::Unknown(why) => Some(why),
         });
         let first = errors.map(String::as_str).next().unwrap_or_default();
         failures.push(format!(
@@ -174,9 +172,13 @@ fn redundancy_failures(case: &Case<'_>, redundancy: Option<Duration>) -> Vec<Str
         let missing = missing.unwrap_or_else(|| "no primary".to_owned());
         failures.push(format!("no full redundancy within {} s: {missing}", case.options.patience.as_secs()));
     }
-    let noticed = case.watched.iter().any(|watched| watched.missing.is_some());
+    let since = case.course.begun;
+    let noticed = case.watched.iter().any(|watched| watched.at >= since && watched.missing.is_some());
     if case.plan.expectation.must_notice && !noticed {
         failures.push("the system never said that its redundancy was gone".to_owned());
     }
     failures
 }
+
+#[cfg(test)]
+mod tests;

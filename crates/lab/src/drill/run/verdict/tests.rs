@@ -1,0 +1,175 @@
+//! Each reason for which a run is red, on a forged run of `node-kill` that is green.
+
+use std::collections::BTreeMap;
+
+use model::postgres::Timeline;
+
+use super::*;
+use crate::drill::{Answer, Drill, Role, Server, Write, Writer};
+
+/// Everything a verdict rests on, to be changed at will.
+struct Forged {
+    drill: Drill,
+    course: Course,
+    watched: Vec<Watched>,
+    history: History,
+    copies: Vec<Copy>,
+    unread: Vec<String>,
+}
+
+fn at(ms: u64) -> Moment {
+    Moment::from_millis(ms)
+}
+
+fn members() -> Vec<Member> {
+    let member =
+        |name: &str, last: u8| Member { node: name.into(), addresses: vec![([10, 0, 0, last], 5432).into()] };
+    vec![member("a", 1), member("b", 2), member("c", 3)]
+}
+
+fn answers(member: &str, times: impl Iterator<Item = u64>) -> Vec<Answer> {
+    times
+        .map(|ms| Answer { member: member.into(), sent: at(ms), received: at(ms + 1), role: Role::Standby })
+        .collect()
+}
+
+fn acknowledged(id: u64, ms: u64, timeline: u32, last: u8) -> Write {
+    let server = Server { timeline: Timeline(timeline), address: [10, 0, 0, last].into(), port: 5432 };
+    Write { id, by: Writer::Client, sent: at(ms), ended: at(ms), outcome: Outcome::Acknowledged(server) }
+}
+
+/// The primary's node a dies at 2000 ms, b acknowledges from 2700 ms, a is started at 5000 ms and whole at 7000 ms.
+fn green() -> Forged {
+    let before = (0..200).map(|n| acknowledged(n, n * 10, 1, 1));
+    let after = (270..800).map(|n| acknowledged(n, n * 10, 2, 2));
+    let writes: Vec<Write> = before.chain(after).collect();
+    let rows: BTreeMap<u64, u64> = writes.iter().map(|write| (write.id, 1)).collect();
+    let asked = || (0..8000).step_by(50);
+    let awake = asked().filter(|ms| !(1990..5100).contains(ms));
+    let answers = [answers("a", awake), answers("b", asked()), answers("c", asked())].concat();
+    let watched = |ms: u64| Watched {
+        at: at(ms),
+        primary: Some(if ms < 2600 { "a" } else { "b" }.into()),
+        missing: (2300..7000).contains(&ms).then(|| "a is dead".to_owned()),
+    };
+    Forged {
+        drill: Drill::NodeKill,
+        course: Course {
+            begun: at(2000),
+            struck: at(2050),
+            healing: at(5000),
+            returned: at(5050),
+            settled: at(7500),
+            flows: true,
+            evidence: vec!["take the power from a: all 17 processes are dead".to_owned()],
+        },
+        watched: (0..7500).step_by(50).map(watched).collect(),
+        history: History { writes, answers },
+        copies: ["the route", "member a"].map(|r| Copy { reader: r.to_owned(), rows: rows.clone() }).into(),
+        unread: Vec::new(),
+    }
+}
+
+fn judged(forged: &Forged) -> Run {
+    // Nothing is run on this runtime: only its handle is asked for.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    judge(&Case {
+        plan: &forged.drill.plan(),
+        options: &Options::new(runtime.handle().clone(), tokio_postgres::Config::new()),
+        primary: &"a".into(),
+        victim: &"a".into(),
+        members: &members(),
+        course: &forged.course,
+        watched: &forged.watched,
+        history: &forged.history,
+        copies: &forged.copies,
+        unread: &forged.unread,
+    })
+}
+
+/// Changes the green run and demands that this sentence, and no other, says why it is red.
+fn red(because: &str, change: impl FnOnce(&mut Forged)) {
+    let mut forged = green();
+    change(&mut forged);
+    let run = judged(&forged);
+    assert!(!run.passed && run.failures.len() == 1, "{because}: {:?}", run.failures);
+    assert!(run.failures[0].contains(because), "{because}: {:?}", run.failures);
+}
+
+#[test]
+fn a_good_run_is_green_and_measured() {
+    let run = judged(&green());
+    assert_eq!(run.failures, [""; 0]);
+    assert_eq!((run.outage_ms, run.healing_ms), (Some(710.0), Some(10.0)));
+    assert_eq!(run.redundancy_ms, Some(1950.0), "from the node's return at 5050 ms to 7000 ms");
+    assert_eq!((run.acknowledged, run.errors, run.lost), (730, 0, 0));
+    assert_eq!((run.primary_before.as_str(), run.primary_after.as_str()), ("a", "b"));
+}
+
+#[test]
+fn writes_that_stand_still_too_long_are_red() {
+    red("writes stood still for 2810 ms, more than 3 times the objective of 900 ms", |forged| {
+        forged.history.writes.retain(|write| !(200..480).contains(&write.id));
+        forged.copies.iter_mut().for_each(|copy| copy.rows.retain(|id, _| !(200..480).contains(id)));
+    });
+}
+
+#[test]
+fn writes_that_never_come_back_are_red() {
+    let mut forged = green();
+    forged.history.writes.retain(|write| write.id < 200);
+    forged.copies.iter_mut().for_each(|copy| copy.rows.retain(|id, _| *id < 200));
+    let run = judged(&forged);
+    assert_eq!(run.outage_ms, None);
+    assert_eq!(run.failures, ["no write was acknowledged after the fault"]);
+}
+
+#[test]
+fn a_lost_write_is_red() {
+    red("1 acknowledged writes are lost (150)", |forged| _ = forged.copies[1].rows.remove(&150));
+}
+
+#[test]
+fn a_member_that_cannot_be_read_is_red() {
+    red("member c could not be read", |forged| {
+        forged.unread.push("member c could not be read: refused".to_owned())
+    });
+}
+
+#[test]
+fn what_the_system_should_have_done_and_did_not_is_red() {
+    red("the system did not do what is expected within 60 s", |forged| forged.course.flows = false);
+    red("a is still the primary", |forged| {
+        forged.watched.iter_mut().for_each(|watched| watched.primary = Some("a".into()));
+    });
+    red("the system never said that its redundancy was gone", |forged| {
+        forged.watched.iter_mut().for_each(|watched| watched.missing = None);
+    });
+    red("no full redundancy within 60 s: a is dead", |forged| {
+        forged.watched.last_mut().unwrap().missing = Some("a is dead".to_owned());
+    });
+}
+
+#[test]
+fn a_fault_that_did_not_happen_is_red() {
+    red("there is no evidence", |forged| forged.course.evidence = vec!["take the power from a: ".to_owned()]);
+    red("a answered 3 times while it should have been silent", |forged| {
+        forged.history.answers.extend(answers("a", [3000, 3050, 3100].into_iter()));
+    });
+    red("the prober never reached c directly", |forged| {
+        forged.history.answers.retain(|answer| answer.member.as_str() != "c" || answer.received > at(2000));
+    });
+}
+
+#[test]
+fn an_error_or_a_change_where_none_may_be_is_red() {
+    let mut forged = green();
+    forged.drill = Drill::AgentKill;
+    forged.history.writes[100].outcome = Outcome::Unknown("the connection was lost".to_owned());
+    let failures = judged(&forged).failures;
+    assert!(
+        failures.iter().any(|f| f.contains("saw 1 errors") && f.contains("the connection was lost")),
+        "{failures:?}"
+    );
+    assert!(failures.iter().any(|f| f.contains("the primary changed from a although")), "{failures:?}");
+}
