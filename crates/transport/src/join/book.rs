@@ -23,15 +23,13 @@ pub struct TokenBook {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinRefusal {
     /// No token with this secret was given out.
-    #[error("the join token is not known to this system; make one with `mainstay token` on a running node")]
+    #[error("the join token is not known to this system; make one on a running node")]
     Unknown,
     /// Too late.
-    #[error("the join token has expired; make a new one with `mainstay token` on a running node")]
+    #[error("the join token has expired; make a new one on a running node")]
     Expired,
     /// A token counts once.
-    #[error(
-        "the join token was already used by node `{0}`; make a new one with `mainstay token` on a running node"
-    )]
+    #[error("the join token was already used by node `{0}`; make a new one on a running node")]
     Used(NodeName),
     /// The token was made for one node.
     #[error("the join token is for node `{0}`")]

@@ -32,7 +32,7 @@ const PENDING_REQUEST: &str = "joining.csr";
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The token's own date is over.
-    #[error("the join token has expired; make a new one with `mainstay token` on a running node")]
+    #[error("the join token has expired; make a new one on a running node")]
     Expired,
     /// No TCP connection.
     #[error("cannot connect to {address}: {source}")]

@@ -77,7 +77,12 @@ fn each_fault_of_an_identity_has_its_own_words() {
     let expired =
         world.authority.issue_until(&"e1".into(), &[], SystemTime::now() - Duration::from_secs(60)).unwrap();
     let foreign = other.credentials("e1");
-    let cases: [(&[(&str, &str)], &str); 7] = [
+    let mut altered = world.authority.certificate_pem().to_owned();
+    let in_signature = altered.find("-----END").unwrap() - 20;
+    let other = if altered.as_bytes()[in_signature] == b'A' { "B" } else { "A" };
+    altered.replace_range(in_signature..=in_signature, other);
+    let cases: [(&[(&str, &str)], &str); 8] = [
+        (&[("ca.pem", &altered)], "ca.pem is damaged: it was altered"),
         (&[("node.pem", "rubbish")], "node.pem is damaged"),
         (&[("node.pem", world.authority.certificate_pem())], "node.pem is damaged"),
         (&[("ca.pem", "")], "ca.pem is damaged"),
@@ -203,6 +208,26 @@ mod parsing {
             let at_csr = at.index(csr.len());
             csr.splice(at_csr..(at_csr + cut).min(csr.len()), [byte]);
             let _ = world.authority.sign_csr(&String::from_utf8_lossy(&csr), &"e1".into(), &[]);
+        }
+
+        #[test]
+        fn mutated_credentials_are_refused_or_still_the_same_node(
+            which in 0..3, at: prop::sample::Index, byte in b' '..=b'~', cut in 0_usize..3,
+        ) {
+            let world = SHARED.get_or_init(World::new);
+            let mut credentials = world.credentials("e1");
+            let text = match which {
+                0 => &mut credentials.authority_pem,
+                1 => &mut credentials.certificate_pem,
+                _ => &mut credentials.key_pem,
+            };
+            let at = at.index(text.len());
+            let end = (at + cut).min(text.len());
+            text.replace_range(at..end, char::from(byte).encode_utf8(&mut [0; 4]));
+            if let Ok(identity) = Identity::from_credentials(credentials) {
+                prop_assert_eq!(identity.node(), NodeName::from("e1"));
+                prop_assert_eq!(identity.authority(), world.authority.fingerprint());
+            }
         }
 
         #[test]
