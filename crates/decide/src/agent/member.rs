@@ -70,7 +70,7 @@ impl Own {
     /// What the server does, where a slow action under way says more than the last look.
     fn visible_server(&self) -> Server {
         let busy = |doing: &str| Server::Busy { doing: doing.to_owned() };
-        match &self.running {
+        let mut server = match &self.running {
             Some(Action::Found { .. }) => busy("creating the database"),
             Some(Action::StartDetached) => busy("starting"),
             Some(Action::Rejoin { .. }) => busy("rejoining"),
@@ -87,7 +87,12 @@ impl Own {
                 | Action::HandOver { .. },
             )
             | None => self.server.clone(),
+        };
+        // The server does not know under which term it was told to follow; this node remembers.
+        if let Server::Standby(facts) = &mut server {
+            facts.follows = self.durable.follows;
         }
+        server
     }
 
     /// Whether what is under way may make, or keep, this server a primary under a term that is over.
@@ -209,6 +214,9 @@ impl Agent {
             return;
         }
         own.failed = None;
+        if matches!(outcome, Outcome::SyncApplied { proved: false, .. }) {
+            own.retry_at = now + RETRY;
+        }
         own.take_outcome(outcome);
         if let Some(action) = action.filter(is_worth_an_event) {
             self.said.info(
@@ -244,7 +252,7 @@ impl Agent {
             own.running = Some(action.clone());
             return Some(action);
         }
-        if own.running.is_some() || self.now < own.retry_at {
+        if own.running.is_some() {
             return None;
         }
         let status = own.status();
@@ -259,6 +267,12 @@ impl Agent {
             now: self.now,
         };
         let decision = member::decide(&question);
+        // What failed is not tried again at once; a promise or a fence never waits.
+        if self.now < own.retry_at
+            && !matches!(decision.action, Some(Action::Promise(_) | Action::Fence { .. }))
+        {
+            return None;
+        }
         let subject = format!("database/{database}");
         let changed = self.said.sentence(format!("{subject} on {}", self.me), &decision.because);
         if let Some(action) = &decision.action

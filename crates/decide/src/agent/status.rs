@@ -69,12 +69,7 @@ impl Agent {
             node: self.me.clone(),
             incarnation: self.incarnation,
             version: self.status.version,
-            members: self
-                .own
-                .iter()
-                .filter(|(_, own)| own.recovered)
-                .map(|(name, own)| (name.clone(), own.status()))
-                .collect(),
+            members: self.own.iter().map(|(name, own)| (name.clone(), own.status())).collect(),
             instances: self.instances.clone(),
             silent: self.silent_peers(),
             missing: self.missing.clone(),

@@ -1,0 +1,143 @@
+//! The node's proxy: started once, adopted after our own restart, told every new table of routes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use decide::agent::Input;
+use effects::process::{Registry, Spawn, spawn};
+use model::routes::{FromProxy, ProxyReport, RouteTable, ToProxy};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::watch;
+
+use super::{Places, Shared};
+
+/// Under this key the proxy is recorded for adoption.
+const KEY: &str = "proxy";
+
+/// How long its start may take.
+const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time between two attempts to reach it.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// So many failed attempts in a row mean that it does not run.
+const PATIENCE: u32 = 20;
+
+/// The connection to this node's proxy.
+pub(super) struct DataPlane {
+    table: watch::Sender<Option<RouteTable>>,
+}
+
+impl DataPlane {
+    pub(super) fn start(shared: &Shared) -> Self {
+        let (table, tables) = watch::channel(None);
+        let link = Link { shared: shared.clone(), tables, report: ProxyReport::default() };
+        tokio::spawn(link.keep());
+        Self { table }
+    }
+
+    /// Lets the proxy serve this table.
+    pub(super) fn serve(&self, table: RouteTable) {
+        self.table.send_replace(Some(table));
+    }
+}
+
+struct Link {
+    shared: Shared,
+    tables: watch::Receiver<Option<RouteTable>>,
+    report: ProxyReport,
+}
+
+impl Link {
+    /// Keeps the proxy running and told, for ever.
+    async fn keep(mut self) {
+        // A node without routes (a witness) needs no proxy.
+        if self.tables.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let mut failures = PATIENCE;
+        loop {
+            match UnixStream::connect(socket(&self.shared.places)).await {
+                Ok(stream) => {
+                    failures = 0;
+                    self.converse(stream).await;
+                }
+                Err(_) if failures >= PATIENCE => {
+                    failures = 0;
+                    if let Err(error) = start_or_adopt(&self.shared.places).await {
+                        tracing::error!(%error, "the proxy cannot be started");
+                    }
+                }
+                Err(_) => failures += 1,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Sends every table and takes in what the proxy says, until the connection ends.
+    async fn converse(&mut self, stream: UnixStream) {
+        let (reader, mut writer) = stream.into_split();
+        let mut answers = BufReader::new(reader).lines();
+        self.tables.mark_changed();
+        loop {
+            let going_on = tokio::select! {
+                changed = self.tables.changed() => changed.is_ok() && self.send_table(&mut writer).await,
+                line = answers.next_line() => self.take_in(line),
+            };
+            if !going_on {
+                return;
+            }
+        }
+    }
+
+    async fn send_table(&mut self, writer: &mut OwnedWriteHalf) -> bool {
+        let Some(table) = self.tables.borrow_and_update().clone() else { return true };
+        let Ok(mut line) = serde_json::to_vec(&ToProxy::Table(table)) else { return true };
+        line.push(b'\n');
+        writer.write_all(&line).await.is_ok()
+    }
+
+    fn take_in(&mut self, line: std::io::Result<Option<String>>) -> bool {
+        let Ok(Some(line)) = line else { return false };
+        match serde_json::from_str(&line) {
+            Ok(FromProxy::Applied { generation, listen_errors }) => {
+                for error in listen_errors {
+                    tracing::warn!(%error, "a route does not listen");
+                }
+                self.shared.inputs.send(Input::RoutesApplied(generation));
+            }
+            Ok(FromProxy::Refused { because, .. }) => {
+                tracing::warn!(%because, "the proxy did not take the routes")
+            }
+            Ok(FromProxy::Drained { route, idle, cut, .. }) => {
+                tracing::info!(%route, idle, cut, "sessions have left the member that hands over");
+            }
+            Ok(FromProxy::Report(report)) => self.report = report,
+            Err(error) => tracing::warn!(%error, "the proxy said something that is not understood"),
+        }
+        true
+    }
+}
+
+fn socket(places: &Places) -> PathBuf {
+    places.run("proxy.sock")
+}
+
+/// Starts the proxy unless one of ours runs already and is merely slow.
+async fn start_or_adopt(places: &Places) -> std::io::Result<()> {
+    let registry = Registry::open(&places.state("processes"))?;
+    if let Some(found) = registry.find(KEY)?
+        && found.process.is_some_and(|process| process.is_alive())
+    {
+        return Ok(());
+    }
+    let program = std::env::current_exe()?;
+    let root = places.root.display().to_string();
+    let mut proxy = Spawn::new(program, ["proxy", "--root", &root]);
+    proxy.log = Some(places.log("proxy.log"));
+    proxy.mark = Some(registry.mark(KEY));
+    let process = spawn(proxy, START_LIMIT).await?;
+    registry.record(KEY, process.id(), serde_json::Value::Null)
+}

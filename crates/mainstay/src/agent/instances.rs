@@ -1,0 +1,302 @@
+//! The service instances on this node: placed by the leader, supervised here, told to the proxies.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use decide::agent::Input;
+use decide::placement::Placement;
+use effects::process::{OsUser, Registry};
+use effects::service::logs::{self, Limits};
+use effects::service::{InstanceSpec, States, Supervisor};
+use model::routes::InstanceEndpoint;
+use model::system::placeholder::{RoutePlace, Surroundings, expand};
+use model::system::{RouteTarget, Service, System};
+use model::{NodeName, RouteName, ServiceName, SiteName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Places, Shared, member};
+use crate::api::{Refused, Reply};
+
+/// Time between two attempts to work out what to run, while the database's secrets cannot be read.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Whom instances run as when the agent is root and the file names nobody.
+const NOBODY: &str = "nobody";
+
+/// What can be asked of the supervisor.
+enum Order {
+    Place(Placement),
+    Reconfigure,
+    Restart { subject: String, answer: oneshot::Sender<Vec<String>> },
+}
+
+/// The handle that the mind's hands hold.
+pub(super) struct Instances {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+static ORDERS: std::sync::OnceLock<mpsc::UnboundedSender<Order>> = std::sync::OnceLock::new();
+
+impl Instances {
+    pub(super) fn start(shared: &Shared) -> Self {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let _ = ORDERS.set(orders.clone());
+        tokio::spawn(run(shared.clone(), inbox));
+        Self { orders }
+    }
+
+    pub(super) fn place(&self, placement: Placement) {
+        let _ = self.orders.send(Order::Place(placement));
+    }
+
+    pub(super) fn reconfigure(&self) {
+        let _ = self.orders.send(Order::Reconfigure);
+    }
+}
+
+async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
+    let registry = match Registry::open(&shared.places.state("processes")) {
+        Ok(registry) => registry,
+        Err(error) => {
+            tracing::error!(%error, "services cannot be supervised: the records of processes cannot be used");
+            return;
+        }
+    };
+    let mut supervisor = Supervisor::new(registry, Limits::default());
+    tokio::spawn(tell(shared.clone(), supervisor.states()));
+    let (mut placement, mut first) = (None, true);
+    let mut due = false;
+    loop {
+        let order = tokio::select! {
+            order = inbox.recv() => order,
+            () = tokio::time::sleep(RETRY), if due => None,
+        };
+        match order {
+            Some(Order::Place(next)) => placement = Some(next),
+            Some(Order::Reconfigure) | None => {}
+            Some(Order::Restart { subject, answer }) => {
+                let _ = answer.send(restart_matching(&supervisor, &subject));
+                continue;
+            }
+        }
+        let Some(placement) = &placement else { continue };
+        match specs(&shared, placement).await {
+            Ok(specs) => {
+                due = false;
+                if std::mem::take(&mut first)
+                    && let Err(error) = supervisor.stop_leftovers(&specs).await
+                {
+                    tracing::warn!(%error, "instances of an earlier run may be left");
+                }
+                supervisor.apply(specs);
+            }
+            Err(because) => {
+                due = true;
+                tracing::info!(%because, "services are not started yet");
+            }
+        }
+    }
+}
+
+/// Passes every change of an instance on to the mind.
+async fn tell(shared: Shared, mut states: watch::Receiver<States>) {
+    loop {
+        let endpoints = endpoints(&shared, &states.borrow_and_update());
+        shared.inputs.send(Input::Instances(endpoints));
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn endpoints(shared: &Shared, states: &States) -> Vec<InstanceEndpoint> {
+    let site =
+        shared.system.borrow().site_of(&shared.me).cloned().unwrap_or_else(|| SiteName::new("unknown"));
+    let endpoint = |(id, status): (&String, &effects::service::InstanceStatus)| InstanceEndpoint {
+        id: id.clone(),
+        node: shared.me.clone(),
+        site: site.clone(),
+        address: status.address,
+        state: status.state.route_state(),
+    };
+    states.iter().map(endpoint).collect()
+}
+
+/// What shall run here.
+async fn specs(shared: &Shared, placement: &Placement) -> Result<Vec<InstanceSpec>, String> {
+    let system = shared.system.borrow().clone();
+    let mut routes: Option<BTreeMap<RouteName, RoutePlace>> = None;
+    let mut specs = vec![];
+    for (name, service) in &system.services {
+        let placed = placement.get(name).into_iter().flatten();
+        for (number, place) in placed.filter(|(_, place)| place.node == shared.me) {
+            if routes.is_none() {
+                routes = Some(route_places(shared, &system).await?);
+            }
+            let id = format!("{name}-{number}@{}", shared.me);
+            let known = routes.as_ref().ok_or("no routes")?;
+            specs.push(spec(shared, &system, name, service, id, place.port, known)?);
+        }
+    }
+    Ok(specs)
+}
+
+/// Where each route can be reached from this node.
+async fn route_places(shared: &Shared, system: &System) -> Result<BTreeMap<RouteName, RoutePlace>, String> {
+    let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
+    let mut places = BTreeMap::new();
+    for (name, route) in &system.routes {
+        let address =
+            SocketAddr::new(route.listen.address.unwrap_or_else(|| own.address()), route.listen.port);
+        let dsn = match &route.target {
+            RouteTarget::Database { database, .. } => {
+                Some(member::dsn(shared, system, name, database).await?)
+            }
+            RouteTarget::Service { .. } => None,
+        };
+        places.insert(name.clone(), RoutePlace { address, dsn });
+    }
+    Ok(places)
+}
+
+fn spec(
+    shared: &Shared,
+    system: &System,
+    name: &ServiceName,
+    service: &Service,
+    id: String,
+    port: u16,
+    routes: &BTreeMap<RouteName, RoutePlace>,
+) -> Result<InstanceSpec, String> {
+    let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
+    let home = service_home(&shared.places, name);
+    let cwd = home.join(&id);
+    let dir = cwd.display().to_string();
+    let with =
+        Surroundings { address: own.address(), port, node: &shared.me, instance: &id, dir: &dir, routes };
+    let fill = |text: &String| expand(text, &with).map_err(|error| format!("{id}: {error}"));
+    let mut command = service.command.iter().map(fill).collect::<Result<Vec<_>, _>>()?;
+    if let Some(program) = command.first_mut() {
+        *program = in_home(&home, program);
+    }
+    let env = service
+        .env
+        .iter()
+        .map(|(key, value)| Ok((key.clone(), fill(value)?)))
+        .collect::<Result<_, String>>()?;
+    Ok(InstanceSpec {
+        service: name.clone(),
+        command,
+        env,
+        cwd,
+        user: user(service, &shared.me)?,
+        address: SocketAddr::new(own.address(), port),
+        health: service.health.clone(),
+        stop_grace: service.stop_grace,
+        log: logs::path(&shared.places.root.join("log"), name, &id),
+        id,
+    })
+}
+
+/// Where a service's files lie on a node.
+pub(crate) fn service_home(places: &Places, service: &ServiceName) -> PathBuf {
+    places.root.join("services").join(service.as_str())
+}
+
+/// A program given as a relative path lies in the service's directory on the node.
+fn in_home(home: &Path, program: &str) -> String {
+    match program.contains('/') && !program.starts_with('/') {
+        true => home.join(program.trim_start_matches("./")).display().to_string(),
+        false => program.to_owned(),
+    }
+}
+
+fn user(service: &Service, node: &NodeName) -> Result<Option<OsUser>, String> {
+    let own = OsUser::current().map_err(|error| error.to_string())?;
+    let name = match (&service.user, own.is_root()) {
+        (Some(name), _) if *name == own.name => return Ok(None),
+        (Some(name), true) => name.as_str(),
+        (Some(name), false) => return Err(format!("only root can run a service as {name}")),
+        (None, true) => NOBODY,
+        (None, false) => return Ok(None),
+    };
+    let found = OsUser::lookup(name).map_err(|error| error.to_string())?;
+    found.map(Some).ok_or_else(|| format!("there is no operating-system user {name} on {node}"))
+}
+
+fn restart_matching(supervisor: &Supervisor, subject: &str) -> Vec<String> {
+    let ids: Vec<String> =
+        supervisor.states().borrow().keys().filter(|id| matches(id, subject)).cloned().collect();
+    ids.into_iter().filter(|id| supervisor.restart(id)).collect()
+}
+
+/// Whether `service/web` or `instance/web-1` means the instance `web-1@e1`.
+fn matches(id: &str, subject: &str) -> bool {
+    let instance = id.split('@').next().unwrap_or(id);
+    match subject.split_once('/') {
+        Some(("service", service)) => instance.rsplit_once('-').is_some_and(|(of, _)| of == service),
+        Some(("instance", wanted)) => instance == wanted || id == wanted,
+        Some(_) | None => false,
+    }
+}
+
+/// Restarts the instances on this node that `subject` means.
+pub(super) async fn restart(_shared: &Shared, subject: &str) -> Result<String, Refused> {
+    let (answer, answered) = oneshot::channel();
+    let sent = ORDERS
+        .get()
+        .is_some_and(|orders| orders.send(Order::Restart { subject: subject.to_owned(), answer }).is_ok());
+    let ids = if sent { answered.await.unwrap_or_default() } else { vec![] };
+    match ids.as_slice() {
+        [] => Err(Refused {
+            because: format!("nothing called {subject} runs on this node"),
+            hint: "`mainstay status` lists instances".to_owned(),
+        }),
+        ids => Ok(format!("restarting {}", ids.join(", "))),
+    }
+}
+
+/// The last lines of what `subject` logged on this node.
+pub(super) async fn logs(shared: &Shared, subject: &str, lines: usize) -> Reply {
+    let directory = shared.places.root.join("log");
+    let subject = subject.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_logs(&directory, &subject, lines)).await;
+    match read {
+        Ok(Ok(lines)) => Reply::Logs(lines),
+        Ok(Err(because)) => {
+            Reply::refused(because, "`mainstay logs` takes agent, proxy, database/NAME or service/NAME")
+        }
+        Err(error) => Reply::refused(error.to_string(), "try again"),
+    }
+}
+
+fn read_logs(directory: &Path, subject: &str, lines: usize) -> Result<Vec<String>, String> {
+    let wanted = |name: &str| match subject.split_once('/') {
+        None => name.starts_with(&format!("{subject}.")),
+        Some(("database", database)) => {
+            name == format!("{database}.log") || name == format!("postgres-{database}.log")
+        }
+        Some(("service", service)) => name.starts_with(&format!("{service}.")) && name.ends_with(".log"),
+        Some(("instance", instance)) => name.contains(&format!(".{instance}")) && name.ends_with(".log"),
+        Some(_) => false,
+    };
+    let entries =
+        std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let mut found = vec![];
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    let several = found.len() > 1;
+    let mut all = vec![];
+    for (name, path) in found {
+        let tail = logs::tail(&path, lines).map_err(|error| format!("{}: {error}", path.display()))?;
+        all.extend(tail.into_iter().map(|line| if several { format!("{name}: {line}") } else { line }));
+    }
+    Ok(all)
+}

@@ -1,0 +1,313 @@
+//! Carries out one action at a time. A fence interrupts whatever is under way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use decide::agent::{Durable, Input, Outcome};
+use decide::member::Action;
+use effects::postgres::{FoundError, Postmaster, PrimaryToken, StartRole, StopMode, Stopped};
+use model::leadership::{SyncSet, Term};
+use model::postgres::{Lsn, Timeline};
+use model::status::Tenure;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Ground, durable, observer};
+
+/// How long the creation of a database may take.
+const FOUND_LIMIT: Duration = Duration::from_secs(120);
+/// How long a start may take before it is looked at anew; crash recovery may need minutes.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// How long one attempt to end a server may take.
+const FENCE_LIMIT: Duration = Duration::from_secs(2);
+/// How long the disconnection of a standby may take in one attempt.
+const DETACH_LIMIT: Duration = Duration::from_secs(3);
+/// How long a promotion may take in one attempt.
+const PROMOTE_LIMIT: Duration = Duration::from_secs(8);
+/// How long the proof of a sync set may take in one attempt.
+const PROOF_LIMIT: Duration = Duration::from_secs(3);
+/// How long sessions may take to end by themselves in a switchover.
+const DRAIN_LIMIT: Duration = Duration::from_millis(600);
+/// How long a clean shutdown may take before the switchover becomes a failover.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(3500);
+/// How long SQL that keeps replication slots may take.
+const SLOTS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Everything that can go wrong in an action, in one sentence.
+pub(super) type Done<T> = Result<T, String>;
+
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The part of a member that acts.
+pub(super) struct Actor {
+    pub(super) ground: Ground,
+    pub(super) durable: Durable,
+}
+
+/// Carries out orders, for ever.
+pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::UnboundedReceiver<Action>) {
+    let mut actor = Actor { ground, durable };
+    let mut next = orders.recv().await;
+    while let Some(action) = next.take() {
+        actor.ground.turn_epoch();
+        let outcome = tokio::select! {
+            biased;
+            // A new order while one is under way is a fence: it takes its place.
+            urgent = orders.recv() => {
+                next = urgent;
+                continue;
+            }
+            outcome = actor.carry_out(&action) => outcome,
+        };
+        let outcome = outcome.unwrap_or_else(|because| Outcome::Failed { action, because });
+        let server = observer::look(&actor.ground).await;
+        actor.ground.turn_epoch();
+        let database = actor.ground.database.clone();
+        actor.ground.shared.inputs.send(Input::Done { database, outcome, server });
+        next = orders.recv().await;
+    }
+}
+
+impl Actor {
+    async fn carry_out(&mut self, action: &Action) -> Done<Outcome> {
+        match action {
+            Action::Promise(term) => self.promise(*term).await,
+            Action::Found { term } => self.found(*term).await,
+            Action::Fence { .. } => self.fence().await,
+            Action::StartDetached => self.start_detached().await,
+            Action::Detach { term } => self.detach(*term).await,
+            Action::ReportStopped { term, led } => self.report_stopped(*term, *led).await,
+            Action::Promote { term, sync, .. } => self.promote(*term, sync).await,
+            Action::ApplySync { term, sync, version } => self.apply_sync(*term, sync, *version).await,
+            Action::Follow { primary, term } => self.follow(primary, *term).await,
+            Action::Rejoin { primary, term, .. } => self.rejoin(primary, *term).await,
+            Action::Clone { primary, term } => self.clone_primary(primary, *term).await,
+            Action::HandOver { term } => self.hand_over(*term).await,
+        }
+    }
+
+    /// Changes what is written down; returns when it is durable.
+    pub(super) async fn keep(&mut self, change: impl FnOnce(&mut Durable)) -> Done<()> {
+        let mut next = self.durable.clone();
+        change(&mut next);
+        durable::keep(&self.ground.shared, &self.ground.database, &next).await?;
+        self.durable = next;
+        Ok(())
+    }
+
+    async fn promise(&mut self, term: Term) -> Done<Outcome> {
+        if self.durable.promised < term {
+            self.keep(|durable| durable.promised = term).await?;
+        }
+        Ok(Outcome::Promised(self.durable.promised))
+    }
+
+    /// The last check before something dangerous: no higher term is promised.
+    pub(super) fn still(&self, term: Term) -> Done<()> {
+        match self.durable.promised > term {
+            true => {
+                Err(format!("term {} is promised, nothing is done under term {term}", self.durable.promised))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// The right to lead in `term`, from the record as this node knows it now.
+    async fn token(&self, term: Term) -> Done<PrimaryToken> {
+        self.still(term)?;
+        let (database, me) = (self.ground.database.clone(), self.ground.shared.me.clone());
+        let token = self.ground.shared.inputs.ask(move |agent| {
+            agent.record(&database).and_then(|stored| PrimaryToken::of(&stored.value, &me))
+        });
+        token
+            .await
+            .flatten()
+            .filter(|token| token.term() == term)
+            .ok_or_else(|| format!("term {term} is over"))
+    }
+
+    pub(super) fn postmaster(&self) -> Done<Postmaster> {
+        self.ground.postmaster().ok_or_else(|| "PostgreSQL does not run".to_owned())
+    }
+
+    async fn found(&mut self, term: Term) -> Done<Outcome> {
+        let token = self.token(term).await?;
+        if self.durable.led.is_some_and(|led| led != term) {
+            return Err("this node holds data of an earlier term; move it away".to_owned());
+        }
+        let (settings, secrets) = (self.ground.settings(), self.ground.secrets().await?);
+        self.keep(|durable| {
+            durable.led = Some(term);
+            durable.tainted_by = Some(term);
+        })
+        .await?;
+        match self.ground.member.found(&settings, &secrets, FOUND_LIMIT).await {
+            // An earlier attempt in this term went as far as this.
+            Ok(_) | Err(FoundError::Exists(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        if self.ground.postmaster().is_none() {
+            let sync = SyncSet::default();
+            self.start(&StartRole::Primary { token, sync }).await?;
+        }
+        self.leads(Tenure { term, timeline: Timeline(1), begins: Lsn(0), sync_applied: None }).await
+    }
+
+    async fn leads(&mut self, tenure: Tenure) -> Done<Outcome> {
+        self.keep(|durable| {
+            durable.led = Some(tenure.term);
+            durable.tainted_by = Some(tenure.term);
+            durable.tenure = Some(tenure.clone());
+            durable.follows = Term(0);
+        })
+        .await?;
+        if let Err(error) = self.keep_slots().await {
+            tracing::warn!(%error, "replication slots could not be made yet");
+        }
+        Ok(Outcome::Leads { tenure })
+    }
+
+    async fn keep_slots(&self) -> Done<()> {
+        let postmaster = self.postmaster()?;
+        let members = self.ground.config.borrow().members.clone();
+        let others: BTreeMap<_, _> = members
+            .into_iter()
+            .filter(|node| *node != self.ground.shared.me)
+            .map(|node| (node, None))
+            .collect();
+        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map(drop).map_err(words)
+    }
+
+    /// Starts the server and waits until it takes connections.
+    pub(super) async fn start(&self, role: &StartRole) -> Done<()> {
+        let settings = self.ground.settings();
+        let secrets = self.ground.secrets().await;
+        if let Ok(secrets) = &secrets {
+            self.ground.member.keep_secrets(secrets).await.map_err(words)?;
+        }
+        let postmaster = self.ground.member.start(role, &settings, START_LIMIT).await.map_err(words)?;
+        let recorded = self.ground.registry.record(
+            &self.ground.key(),
+            postmaster.process().id(),
+            serde_json::Value::Null,
+        );
+        if let Err(error) = recorded {
+            tracing::warn!(%error, "the server is not recorded for adoption; it is found by its directory");
+        }
+        self.ground.set_postmaster(Some(postmaster.clone()));
+        postmaster.ready(START_LIMIT).await.map(drop).map_err(words)
+    }
+
+    /// Ends the server at once, with every process that works in its data directory, and proves it.
+    pub(super) async fn end(&self) -> Done<()> {
+        match self.ground.postmaster() {
+            Some(postmaster) => {
+                let gently = postmaster.stop(StopMode::Immediate, FENCE_LIMIT / 4).await;
+                if gently.is_err() || self.ground.member.is_really_gone().await.is_err() {
+                    postmaster.kill(FENCE_LIMIT).await.map_err(words)?;
+                }
+            }
+            None => self.leftovers_end().await?,
+        }
+        self.ground.set_postmaster(None);
+        if let Err(error) = self.ground.registry.forget(&self.ground.key()) {
+            tracing::warn!(%error, "the record of the ended server could not be removed");
+        }
+        Ok(())
+    }
+
+    /// The children of a postmaster that died notice it and end by themselves.
+    async fn leftovers_end(&self) -> Done<()> {
+        let deadline = Instant::now() + FENCE_LIMIT;
+        loop {
+            match self.ground.member.is_really_gone().await {
+                Ok(()) => return Ok(()),
+                Err(remains) if Instant::now() >= deadline => return Err(remains.to_string()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn fence(&mut self) -> Done<Outcome> {
+        self.end().await?;
+        Ok(Outcome::Fenced)
+    }
+
+    async fn start_detached(&mut self) -> Done<Outcome> {
+        if self.ground.postmaster().is_none() {
+            self.ground.member.forget_source().await.map_err(words)?;
+            self.start(&StartRole::Standby).await?;
+        }
+        self.keep(|durable| durable.follows = Term(0)).await?;
+        Ok(Outcome::StartedDetached)
+    }
+
+    async fn detach(&mut self, term: Term) -> Done<Outcome> {
+        if self.durable.promised < term {
+            return Err(format!("term {term} is not promised yet"));
+        }
+        let detached = self.postmaster()?.disconnect_receiver(DETACH_LIMIT).await.map_err(words)?;
+        self.durable.follows = Term(0);
+        Ok(Outcome::Detached(term, detached.position))
+    }
+
+    async fn report_stopped(&mut self, term: Term, led: Term) -> Done<Outcome> {
+        self.end().await?;
+        Ok(Outcome::Stopped { term: self.durable.promised.max(term), led, clean_end: None })
+    }
+
+    async fn promote(&mut self, term: Term, sync: &SyncSet) -> Done<Outcome> {
+        let token = self.token(term).await?;
+        let postmaster = self.postmaster()?;
+        if self.durable.led != Some(term) {
+            self.keep(|durable| {
+                durable.led = Some(term);
+                durable.tainted_by = Some(term);
+                durable.tenure = None;
+            })
+            .await?;
+        }
+        let promoted = postmaster.promote(token, sync, PROMOTE_LIMIT).await.map_err(words)?;
+        self.leads(Tenure { term, timeline: promoted.timeline, begins: promoted.begins, sync_applied: None })
+            .await
+    }
+
+    async fn apply_sync(&mut self, term: Term, sync: &SyncSet, version: u64) -> Done<Outcome> {
+        self.token(term).await?;
+        let applied = self.postmaster()?.apply_sync_set(sync, PROOF_LIMIT).await.map_err(words)?;
+        Ok(Outcome::SyncApplied { term, version, proved: sync.k == 0 || applied.confirmed.is_some() })
+    }
+
+    /// Drains, shuts down cleanly, promises the next term.
+    async fn hand_over(&mut self, term: Term) -> Done<Outcome> {
+        self.still(term.next())?;
+        let clean_end = match self.ground.postmaster() {
+            Some(postmaster) => {
+                self.drained(&postmaster).await;
+                match postmaster.stop(StopMode::Fast, SHUTDOWN_LIMIT).await.map_err(words)? {
+                    Stopped::Exited { control, .. } => control.filter(|control| control.state.is_clean()),
+                    Stopped::CheckpointWritten { control } => Some(control),
+                }
+                .map(|control| control.checkpoint)
+            }
+            None => None,
+        };
+        self.keep(|durable| durable.promised = durable.promised.max(term.next())).await?;
+        self.end().await?;
+        Ok(Outcome::Stopped { term: term.next(), led: term, clean_end })
+    }
+
+    /// Waits until the proxies have ended the clients' sessions, or for as long as they may take.
+    async fn drained(&self, postmaster: &Postmaster) {
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        while Instant::now() < deadline {
+            match postmaster.member().observer().observe(DRAIN_LIMIT).await {
+                Ok(facts) if facts.clients == 0 => return,
+                Ok(_) => tokio::time::sleep(Duration::from_millis(4)).await,
+                Err(_) => return,
+            }
+        }
+    }
+}

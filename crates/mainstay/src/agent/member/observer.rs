@@ -1,0 +1,266 @@
+//! Looks at a member's server: its process by the kernel's word, its state by asking, its work by a write that must
+//! reach the disk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use decide::agent::Input;
+use effects::clock;
+use effects::postgres::{Facts, Postmaster, ProbeError, Prober};
+use model::NodeName;
+use model::postgres::Lsn;
+use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
+use model::time::Moment;
+
+use super::Ground;
+
+/// How often the server is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long it may take to answer an established connection.
+const ANSWER_LIMIT: Duration = Duration::from_millis(700);
+/// How often a new connection is made and, on a primary, a write flushed.
+const PROBE_EVERY: Duration = Duration::from_millis(400);
+/// How long that may take.
+const PROBE_LIMIT: Duration = Duration::from_millis(700);
+/// So many probes in a row must fail before the server counts as sick.
+const PROBES_TO_FAIL: u32 = 2;
+/// How long the data directory may take to be looked at.
+const DISK_LIMIT: Duration = Duration::from_secs(1);
+/// Below this much free space, in bytes, a member cannot do its part.
+const LITTLE_SPACE: u64 = 24 << 20;
+/// How often free space is measured.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks, for ever.
+pub(super) async fn observe(ground: Ground) {
+    let mut watch = Watch::new(ground.clone());
+    tokio::spawn(watch_exits(ground));
+    loop {
+        watch.round().await;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Tells the end of a server in the moment it happens.
+async fn watch_exits(ground: Ground) {
+    loop {
+        let Some(postmaster) = ground.postmaster() else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let exit = postmaster.process().exited().await;
+        let ours = ground.postmaster().is_some_and(|now| now.process().id() == postmaster.process().id());
+        if ours {
+            ground.set_postmaster(None);
+            let because = format!("it ended with {exit}");
+            let server = Server::Stopped { because };
+            tell(&ground, server, None, None);
+        }
+    }
+}
+
+fn tell(ground: &Ground, server: Server, system_identifier: Option<u64>, trouble: Option<String>) {
+    let database = ground.database.clone();
+    ground.shared.inputs.send(Input::Observed { database, server, system_identifier, trouble });
+}
+
+/// One look without memory, for the moment after an action.
+pub(super) async fn look(ground: &Ground) -> Server {
+    Watch::new(ground.clone()).server().await.0
+}
+
+struct Watch {
+    ground: Ground,
+    prober: Prober,
+    probed_at: Moment,
+    failures: u32,
+    failure: Option<String>,
+    /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
+    stalls: BTreeMap<NodeName, (Lsn, Moment)>,
+    was_primary: bool,
+    space_at: Moment,
+    space: Option<String>,
+}
+
+impl Watch {
+    fn new(ground: Ground) -> Self {
+        let prober = Prober::new(&ground.member);
+        Self {
+            ground,
+            prober,
+            probed_at: Moment::default(),
+            failures: 0,
+            failure: None,
+            stalls: BTreeMap::new(),
+            was_primary: false,
+            space_at: Moment::default(),
+            space: None,
+        }
+    }
+
+    /// Looks once and tells; what was seen across a change is not told.
+    async fn round(&mut self) {
+        let epoch = self.ground.epoch();
+        let (server, system_identifier) = self.server().await;
+        let server = self.probed(server).await;
+        self.measure_space().await;
+        if epoch == self.ground.epoch() {
+            tell(&self.ground, server, system_identifier, self.space.clone());
+        }
+    }
+
+    async fn server(&mut self) -> (Server, Option<u64>) {
+        let Some(postmaster) = self.ground.postmaster() else {
+            return self.stopped().await;
+        };
+        match postmaster.member().observer().observe(ANSWER_LIMIT).await {
+            Ok(facts) => {
+                self.failure = None;
+                let identifier = facts.system_identifier.parse().ok();
+                (self.running(&facts), identifier)
+            }
+            Err(error) => (self.unanswered(&postmaster, error.to_string()), None),
+        }
+    }
+
+    /// A server that does not answer its oldest connection: starting, or sick.
+    fn unanswered(&mut self, postmaster: &Postmaster, because: String) -> Server {
+        if !postmaster.process().is_alive() {
+            return Server::Stopped { because: "its process is gone".to_owned() };
+        }
+        self.failures += 1;
+        if self.failures < PROBES_TO_FAIL {
+            return Server::Unknown;
+        }
+        Server::Sick { primary: self.was_primary, because: format!("it does not answer: {because}") }
+    }
+
+    fn running(&mut self, facts: &Facts) -> Server {
+        self.was_primary = !facts.in_recovery;
+        if facts.in_recovery {
+            self.stalls.clear();
+            let streaming = facts.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming");
+            return Server::Standby(StandbyFacts {
+                position: facts.position,
+                replayed: facts.replayed.unwrap_or(facts.position.lsn),
+                streaming,
+                follows: Default::default(),
+            });
+        }
+        let links = facts.senders.iter().map(|sender| {
+            let (node, flushed) = (NodeName::new(&sender.name), sender.flushed.unwrap_or_default());
+            let streaming = sender.state == "streaming";
+            let stalled_ms = self.stalled_ms(&node, flushed, facts.position.lsn);
+            (node, StandbyLink { streaming, flushed, stalled_ms })
+        });
+        let standbys: BTreeMap<NodeName, StandbyLink> = links.collect();
+        Server::Primary(PrimaryFacts {
+            position: facts.position,
+            standbys,
+            waiting_commits: facts.sync_waiting,
+        })
+    }
+
+    fn stalled_ms(&mut self, node: &NodeName, flushed: Lsn, written: Lsn) -> u32 {
+        let now = clock::now();
+        if flushed >= written {
+            self.stalls.remove(node);
+            return 0;
+        }
+        let stall = self.stalls.entry(node.clone()).or_insert((flushed, now));
+        if flushed > stall.0 {
+            *stall = (flushed, now);
+        }
+        u32::try_from(now.since(stall.1).as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// No process of ours: is there data?
+    async fn stopped(&mut self) -> (Server, Option<u64>) {
+        self.failures = 0;
+        let marker = self.ground.member.paths().data.join("PG_VERSION");
+        let exists = effects::disposable::start("look for data", move || marker.try_exists());
+        let exists = match exists {
+            Ok(answer) => tokio::time::timeout(DISK_LIMIT, answer).await,
+            Err(_) => return (Server::Unknown, None),
+        };
+        match exists {
+            Ok(Ok(Ok(false))) => (Server::Empty, None),
+            Ok(Ok(Ok(true))) => {
+                let control = self.ground.member.control_data(DISK_LIMIT).await;
+                let identifier = control.as_ref().ok().map(|control| control.system_identifier);
+                let because = match control {
+                    Ok(control) if control.state.is_clean() => "it was shut down".to_owned(),
+                    Ok(_) => "it was not shut down cleanly".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                (Server::Stopped { because }, identifier)
+            }
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => (Server::Unknown, None),
+        }
+    }
+
+    /// Health is a new connection that works and, on a primary, a write that reaches the disk.
+    async fn probed(&mut self, server: Server) -> Server {
+        let primary = match &server {
+            Server::Primary(_) => true,
+            Server::Standby(_) => false,
+            Server::Unknown
+            | Server::Empty
+            | Server::Stopped { .. }
+            | Server::Busy { .. }
+            | Server::Sick { .. } => {
+                return server;
+            }
+        };
+        let now = clock::now();
+        if now.since(self.probed_at) >= PROBE_EVERY {
+            self.probed_at = now;
+            let probed = if primary {
+                self.prober.write(PROBE_LIMIT).await
+            } else {
+                self.prober.answer(PROBE_LIMIT).await
+            };
+            self.note_probe(probed.map(|_| ()));
+        }
+        match &self.failure {
+            Some(because) if self.failures >= PROBES_TO_FAIL => {
+                Server::Sick { primary, because: because.clone() }
+            }
+            Some(_) | None => server,
+        }
+    }
+
+    fn note_probe(&mut self, probed: Result<(), ProbeError>) {
+        match probed {
+            Ok(()) => {
+                self.failures = 0;
+                self.failure = None;
+            }
+            Err(error) => {
+                self.failures += 1;
+                self.failure = Some(error.to_string());
+            }
+        }
+    }
+
+    async fn measure_space(&mut self) {
+        let now = clock::now();
+        if now.since(self.space_at) < SPACE_EVERY {
+            return;
+        }
+        self.space_at = now;
+        let path = self.ground.member.paths().database.clone();
+        let measured = effects::disposable::start("measure space", move || rustix::fs::statvfs(&path));
+        let Ok(answer) = measured else { return };
+        self.space = match tokio::time::timeout(DISK_LIMIT, answer).await {
+            Ok(Ok(Ok(volume))) => {
+                let free = volume.f_bavail * volume.f_frsize;
+                (free < LITTLE_SPACE)
+                    .then(|| format!("only {} MB are left on the database's volume", free >> 20))
+            }
+            Ok(Ok(Err(error))) => Some(format!("the database's volume cannot be looked at: {error}")),
+            Ok(Err(_)) => None,
+            Err(_) => Some("the database's volume does not answer".to_owned()),
+        };
+    }
+}

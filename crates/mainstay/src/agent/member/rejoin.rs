@@ -1,0 +1,119 @@
+//! Becoming a standby of the primary: following, rewinding, cloning.
+
+use std::time::Duration;
+
+use decide::agent::Outcome;
+use effects::postgres::{Divergence, RewindError, Source, StartRole, TimelineHistory, divergence};
+use model::NodeName;
+use model::leadership::Term;
+use model::postgres::{Lsn, WalPosition};
+
+use super::actor::{Actor, Done};
+
+/// How long a rewind may take.
+const REWIND_LIMIT: Duration = Duration::from_secs(300);
+/// How long the primary may take to answer a question.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// A copy that receives nothing for this long is given up.
+const CLONE_STALL: Duration = Duration::from_secs(30);
+
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+impl Actor {
+    fn source(&self, primary: &NodeName) -> Done<Source> {
+        self.ground.source(primary).ok_or_else(|| format!("there is no node {primary}"))
+    }
+
+    pub(super) async fn follow(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        self.follow_now(primary, term).await?;
+        Ok(Outcome::Follows(term))
+    }
+
+    async fn follow_now(&mut self, primary: &NodeName, term: Term) -> Done<()> {
+        self.still(term)?;
+        let source = self.source(primary)?;
+        if self.ground.postmaster().is_none() {
+            self.ground.member.forget_source().await.map_err(words)?;
+            self.start(&StartRole::Standby).await?;
+        }
+        let postmaster = self.postmaster()?;
+        if self.ground.member.kept_secrets().await.map_err(words)?.is_none() {
+            let secrets = self.ground.secrets().await?;
+            self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
+        }
+        self.still(term)?;
+        postmaster.follow(&source).await.map_err(words)?;
+        self.keep(|durable| durable.follows = term).await
+    }
+
+    pub(super) async fn clone_primary(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        self.end().await?;
+        self.copy(primary).await?;
+        self.joined(primary, term).await
+    }
+
+    /// Rewinds where that can be done, else copies.
+    pub(super) async fn rejoin(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        self.still(term)?;
+        self.end().await?;
+        let source = self.source(primary)?;
+        let secrets = self.ground.secrets().await?;
+        self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
+        match self.common(&source).await? {
+            Some(common) => match self.ground.member.rewind(&source, common, term, REWIND_LIMIT).await {
+                Ok(rewound) => {
+                    tracing::info!(took_ms = rewound.took.as_millis(), kept = ?rewound.kept, "rewound");
+                }
+                Err(RewindError::MustClone(because)) => {
+                    tracing::warn!(%because, "the copy cannot be rewound; it is made anew");
+                    self.copy(primary).await?;
+                }
+                Err(RewindError::Foreign { .. }) => self.copy(primary).await?,
+                Err(error) => return Err(error.to_string()),
+            },
+            None => self.copy(primary).await?,
+        }
+        self.joined(primary, term).await
+    }
+
+    async fn joined(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        self.keep(|durable| {
+            durable.tainted_by = None;
+            durable.tenure = None;
+        })
+        .await?;
+        self.follow_now(primary, term).await?;
+        Ok(Outcome::Rejoined(term))
+    }
+
+    async fn copy(&self, primary: &NodeName) -> Done<()> {
+        let source = self.source(primary)?;
+        let secrets = self.ground.secrets().await?;
+        self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
+        let database = self.ground.database.clone();
+        let progress = move |progress: effects::postgres::CloneProgress| {
+            tracing::debug!(%database, ?progress, "copying");
+        };
+        self.ground.member.clone_from(&source, CLONE_STALL, progress).await.map(drop).map_err(words)
+    }
+
+    /// Where this copy's log may have left the primary's: `None` when they share nothing.
+    async fn common(&self, source: &Source) -> Done<Option<WalPosition>> {
+        let facts = self.ground.member.ask_source(source, ASK_LIMIT).await.map_err(words)?;
+        let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(None) };
+        let timeline = control.checkpoint.timeline;
+        let Ok(own) = self.ground.member.own_history(timeline, ASK_LIMIT).await else { return Ok(None) };
+        Ok(match where_they_part(&own, &facts.history) {
+            Divergence::None => Some(control.checkpoint),
+            Divergence::After { common } => Some(common),
+            Divergence::Foreign => None,
+        })
+    }
+}
+
+/// A crashed server's log may reach anywhere: the end is taken to be beyond everything.
+fn where_they_part(own: &TimelineHistory, theirs: &TimelineHistory) -> Divergence {
+    divergence(Lsn(u64::MAX), own, theirs)
+}

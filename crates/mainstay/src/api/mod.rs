@@ -1,0 +1,123 @@
+//! What can be asked of an agent: over its unix socket by the command line, over mutual TLS by other agents.
+//!
+//! One JSON document a line on the socket; one frame each way between agents. The socket is only for the user the agent
+//! runs as (mode 0600): who can open it may do everything.
+
+pub mod client;
+
+use decide::agent::Overview;
+use model::event::Event;
+use model::system::System;
+use model::{DatabaseName, NodeName, RouteName};
+use serde::{Deserialize, Serialize};
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Everything this agent knows.
+    Overview,
+    /// Events of this node since a moment (microseconds since the Unix epoch), or of all nodes.
+    Events {
+        /// The oldest moment wanted.
+        since_us: i64,
+        /// Also ask the other nodes.
+        everywhere: bool,
+    },
+    /// A planned change of the primary.
+    Switchover {
+        /// The database.
+        database: DatabaseName,
+        /// The member to take over; the best standby if not given.
+        to: Option<NodeName>,
+    },
+    /// Promote a member although writes may be lost.
+    Failover {
+        /// The database.
+        database: DatabaseName,
+        /// The member to promote.
+        to: NodeName,
+        /// The operator's words.
+        statement: String,
+    },
+    /// Flush dirty pages on this node's member, so that a clean shutdown is quick.
+    Checkpoint {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// Stop deciding on failovers, starts and rejoins.
+    Pause {
+        /// Why.
+        reason: String,
+    },
+    /// Decide again.
+    Resume,
+    /// Put a system file in force.
+    Apply {
+        /// What it says.
+        system: Box<System>,
+        /// The generation it replaces.
+        replaces: u64,
+    },
+    /// The system file in force.
+    System,
+    /// How to connect to a route's database as its owner.
+    Dsn {
+        /// The route.
+        route: RouteName,
+    },
+    /// Restart an instance, or a standby's PostgreSQL, on this node.
+    Restart {
+        /// `service/web`, `instance/web-1` or `database/orders`.
+        subject: String,
+    },
+    /// The last lines of the logs of `subject` on this node.
+    Logs {
+        /// `service/web`, `database/orders`, `agent`, `proxy`.
+        subject: String,
+        /// How many lines.
+        lines: usize,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Overview`].
+    Overview(Box<Overview>),
+    /// To [`Request::Events`].
+    Events(Vec<Event>),
+    /// To [`Request::System`].
+    System {
+        /// What the file says.
+        system: Box<System>,
+        /// Its generation.
+        generation: u64,
+    },
+    /// To [`Request::Dsn`].
+    Dsn(String),
+    /// To [`Request::Logs`].
+    Logs(Vec<String>),
+    /// Done; one sentence says what.
+    Done(String),
+    /// Not done.
+    Refused(Refused),
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{because}")]
+pub struct Refused {
+    /// One sentence.
+    pub because: String,
+    /// What the operator can do.
+    pub hint: String,
+}
+
+impl Reply {
+    /// A refusal.
+    pub fn refused(because: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused(Refused { because: because.into(), hint: hint.into() })
+    }
+}
