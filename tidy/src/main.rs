@@ -9,8 +9,9 @@ mod problem;
 mod ratchet;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use ratchet::Ratchet;
 use tree::Tree;
@@ -37,7 +38,7 @@ fn run(argument: Option<&str>) -> Result<usize, String> {
     let tree = Tree::read(&root())?;
     match argument {
         None => {
-            let problems = checks::all(&tree)?;
+            let problems = checks::all(&tree, &built(&root())?)?;
             for problem in &problems {
                 eprintln!("{problem}\n");
             }
@@ -53,6 +54,20 @@ fn run(argument: Option<&str>) -> Result<usize, String> {
     }
 }
 
+/// Every package that is compiled for the workspace, as cargo resolves features.
+fn built(root: &Path) -> Result<BTreeSet<String>, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments =
+        ["tree", "--workspace", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"];
+    let output = Command::new(cargo).args(arguments).current_dir(root).output();
+    let output = output.map_err(|e| format!("cannot run `cargo tree`: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("`cargo tree` failed: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let lines = String::from_utf8_lossy(&output.stdout);
+    Ok(lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+}
+
 /// The repository: the directory above this crate.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -66,7 +81,7 @@ mod tests {
     #[test]
     fn the_repository_obeys_its_house_rules() {
         let tree = Tree::read(&root()).unwrap();
-        let problems = checks::all(&tree).unwrap();
+        let problems = checks::all(&tree, &built(&root()).unwrap()).unwrap();
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(text.is_empty(), "\n{}", text.join("\n\n"));
     }

@@ -36,14 +36,19 @@ const FACE: &str = "the first thing a reader asks of a crate is what it is for";
 const BANNED: &str = "deny.toml bans it, with the reason there";
 
 /// Reports wrong directions, runtimes below pure crates, banned crates, and crates that do not say what they are.
-pub(crate) fn check(tree: &Tree, ratchet: &Ratchet) -> Result<Vec<Problem>, String> {
+/// `built` names every package that is compiled.
+pub(crate) fn check(
+    tree: &Tree,
+    built: &BTreeSet<String>,
+    ratchet: &Ratchet,
+) -> Result<Vec<Problem>, String> {
     let manifests = tree.manifests().map(Manifest::read).collect::<Result<Vec<_>, _>>()?;
     let names: BTreeSet<&str> = manifests.iter().map(|m| m.name.as_str()).collect();
     let mut problems: Vec<Problem> = manifests.iter().flat_map(|m| directions(m, &names)).collect();
     problems.extend(manifests.iter().flat_map(|m| face(tree, m)));
     let lock = Lock::of(tree)?;
     problems.extend(PURE.iter().filter(|name| names.contains(**name)).filter_map(|name| lock.impure(name)));
-    problems.extend(banned(tree, &lock, ratchet)?);
+    problems.extend(banned(tree, &lock, built, ratchet)?);
     Ok(problems)
 }
 
@@ -154,6 +159,12 @@ impl Lock {
         Ok(Self { uses })
     }
 
+    /// The packages that may use `name`.
+    fn users(&self, name: &str) -> Vec<&str> {
+        let uses = |(_, used): &(&String, &Vec<String>)| used.iter().any(|used| used == name);
+        self.uses.iter().filter(uses).map(|(user, _)| user.as_str()).collect()
+    }
+
     /// The way from a pure crate to a runtime, if there is one.
     fn impure(&self, name: &str) -> Option<Problem> {
         let mut ways = vec![vec![name.to_owned()]];
@@ -178,16 +189,20 @@ impl Lock {
     }
 }
 
-fn banned(tree: &Tree, lock: &Lock, ratchet: &Ratchet) -> Result<Vec<Problem>, String> {
+/// Banned packages that are compiled. `Cargo.lock` alone does not tell: it also lists what a feature that nobody asks for
+/// would bring.
+fn banned(
+    tree: &Tree,
+    lock: &Lock,
+    built: &BTreeSet<String>,
+    ratchet: &Ratchet,
+) -> Result<Vec<Problem>, String> {
     let Some(file) = tree.file("deny.toml") else { return Ok(Vec::new()) };
     let table: Table = toml::from_str(&file.text).map_err(|e| format!("deny.toml cannot be read: {e}"))?;
     let list = table.get("bans").and_then(|b| b.get("deny")).and_then(Value::as_array).into_iter().flatten();
     let mut problems = Vec::new();
     for name in list.filter_map(|entry| entry.get("crate").and_then(Value::as_str)) {
-        let users = || {
-            lock.uses.iter().filter(|(_, used)| used.iter().any(|u| u == name)).map(|(user, _)| user.as_str())
-        };
-        let (present, listed) = (lock.uses.contains_key(name), ratchet.banned.iter().any(|b| b == name));
+        let (present, listed) = (built.contains(name), ratchet.banned.iter().any(|b| b == name));
         let problem = |path: &str, what: String, hint: &str| Problem {
             path: path.to_owned(),
             line: 1,
@@ -196,18 +211,12 @@ fn banned(tree: &Tree, lock: &Lock, ratchet: &Ratchet) -> Result<Vec<Problem>, S
             hint: hint.to_owned(),
         };
         if present && !listed {
-            let what = format!("`{name}` is in the tree, used by {}", users().collect::<Vec<_>>().join(", "));
-            problems.push(problem(
-                "Cargo.lock",
-                what,
-                "find the feature that pulls it in: `cargo tree -e features -i NAME`",
-            ));
+            let what = format!("`{name}` is in the tree, used by {}", lock.users(name).join(", "));
+            let hint = "find the feature that pulls it in: `cargo tree --workspace -e features -i NAME`";
+            problems.push(problem("Cargo.lock", what, hint));
         } else if listed && !present {
-            problems.push(problem(
-                ratchet::PATH,
-                format!("`{name}` is gone and still listed"),
-                "remove it from `banned`",
-            ));
+            let what = format!("`{name}` is gone and still listed");
+            problems.push(problem(ratchet::PATH, what, "remove it from `banned`"));
         }
     }
     Ok(problems)
@@ -232,7 +241,10 @@ mod tests {
             ("crates/model/src/lib.rs", "//! Words.\n"),
             ("deny.toml", "[bans]\ndeny = [{ crate = \"ring\" }]\n"),
         ]);
-        check(&source, ratchet).unwrap().into_iter().map(|p| p.what).collect()
+        let lock: Table = toml::from_str(lock).unwrap();
+        let built = lock.get("package").and_then(Value::as_array).into_iter().flatten();
+        let built = built.filter_map(|package| package.get("name")?.as_str().map(str::to_owned)).collect();
+        check(&source, &built, ratchet).unwrap().into_iter().map(|p| p.what).collect()
     }
 
     #[test]
@@ -264,6 +276,15 @@ mod tests {
             whats(GOOD, lock, &Ratchet::default()),
             ["`decide` pulls in `tokio` (decide -> far -> tokio)"]
         );
+    }
+
+    #[test]
+    fn a_banned_crate_that_is_only_locked_is_not_built() {
+        let source = tree(&[
+            ("Cargo.lock", "[[package]]\nname = \"ring\"\n"),
+            ("deny.toml", "[bans]\ndeny = [{ crate = \"ring\" }]\n"),
+        ]);
+        assert_eq!(check(&source, &BTreeSet::new(), &Ratchet::default()), Ok(vec![]));
     }
 
     #[test]

@@ -6,14 +6,16 @@ pub(crate) mod length;
 pub(crate) mod modules;
 pub(crate) mod words;
 
+use std::collections::BTreeSet;
+
 use crate::problem::Problem;
 use crate::ratchet::Ratchet;
 use crate::tree::Tree;
 
-/// Every problem of the tree, by file and line.
-pub(crate) fn all(tree: &Tree) -> Result<Vec<Problem>, String> {
+/// Every problem of the tree, by file and line. `built` names every package that is compiled.
+pub(crate) fn all(tree: &Tree, built: &BTreeSet<String>) -> Result<Vec<Problem>, String> {
     let ratchet = Ratchet::of(tree)?;
-    let mut problems = crates::check(tree, &ratchet)?;
+    let mut problems = crates::check(tree, built, &ratchet)?;
     problems.extend(length::check(tree, &ratchet));
     problems.extend(words::check(tree));
     problems.extend(docs::check(tree));
