@@ -6,6 +6,7 @@
 //! [`Lab::client_runtime`] or as programs by [`Lab::spawn_as_client`].
 
 mod adapt;
+mod deploy;
 mod down;
 pub mod drill;
 mod error;

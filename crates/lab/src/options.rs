@@ -12,11 +12,11 @@ use crate::manifest::Node;
 
 /// A check that `up` makes before it creates anything, for what the lab itself knows nothing of (PostgreSQL's programs,
 /// for example). It returns what is in the way.
-pub type Check = Box<dyn Fn(&System) -> Vec<Problem>>;
+pub type Check = Box<dyn Fn(&System) -> Vec<Problem> + Send>;
 
 /// What `up` does for each node before it is switched on, beyond what the lab itself knows (certificates, for example). It is
 /// done again by every `up`, so it must leave what is there already.
-pub type Prepare = Box<dyn Fn(&Ground<'_>) -> std::result::Result<(), String>>;
+pub type Prepare = Box<dyn Fn(&Ground<'_>) -> std::result::Result<(), String> + Send>;
 
 /// What there is of a node before it is switched on.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use model::system::System;
 
+use crate::deploy;
 use crate::error::Problem;
 use crate::forward::Forward;
 use crate::home::Home;
@@ -15,6 +16,7 @@ use crate::network;
 use crate::options::Options;
 use crate::process;
 use crate::programs;
+use crate::up;
 
 /// Free space that a database member needs to be founded and to fill its WAL (`max_wal_size` is 1 GB by default).
 const SPACE_PER_MEMBER: u64 = 600 << 20;
@@ -54,6 +56,7 @@ pub(crate) fn check(
             problems.push(Problem { what, hint });
         }
     }
+    problems.extend(deploy::missing(system, &up::sources(&manifest.source, options)));
     for check in &options.checks {
         problems.extend(check(system));
     }

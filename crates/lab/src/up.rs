@@ -8,6 +8,7 @@ use effects::process::ProcessId;
 use model::NodeName;
 use model::system::System;
 
+use crate::deploy;
 use crate::down;
 use crate::error::{LabError, Result};
 use crate::forward;
@@ -168,6 +169,7 @@ pub(crate) fn prepare(
         }
         let root = home.node_root(name);
         make_directory(&root)?;
+        deploy::programs(system, name, home, &sources(&manifest.source, options))?;
         let ground = Ground { directory: home.directory(), name, node, root: &root };
         let prepared = options.prepare.iter().try_for_each(|prepare| prepare(&ground));
         prepared.map_err(|reason| LabError::NodeStart { node: name.clone(), reason })?;
@@ -176,6 +178,11 @@ pub(crate) fn prepare(
         }
     }
     Ok(())
+}
+
+/// Where services' own programs are taken from.
+pub(crate) fn sources<'p>(file: &'p Path, options: &'p Options) -> Vec<&'p Path> {
+    file.parent().into_iter().chain(options.program.parent()).collect()
 }
 
 /// Switches all nodes on at once, as a common power supply would.

@@ -70,6 +70,9 @@ fn what_is_prepared_is_there_before_the_node_and_goes_with_the_lab() {
     for (name, _) in lab.nodes() {
         assert_eq!(std::fs::read_to_string(lab.root(name).join("prepared")).unwrap(), name.as_str());
     }
+    // The service's own program, where the agent expects it; not on the witness, which runs none.
+    assert!(lab.root(&node("e1")).join("services/web/web").is_file());
+    assert!(!lab.root(&node("n1")).join("services").exists());
     bench.down(Data::Remove);
     options.prepare.push(Box::new(|_| Err("no certificate".to_owned())));
     let error = Lab::up(&bench.system, &bench.file, &options).unwrap_err();

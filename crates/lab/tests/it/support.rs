@@ -47,6 +47,7 @@ impl Bench {
         let text = TEXT.replace("{name}", &name).replace("{door}", &door.to_string());
         let file = directory.path().join("test.toml");
         fs::write(&file, &text).unwrap();
+        fs::write(directory.path().join("web"), "#!/bin/sh\n").unwrap();
         let system = match model::system::parse("test.toml", text.as_bytes()) {
             Ok(checked) => checked.system,
             Err(invalid) => panic!("the test's file is wrong: {invalid:?}"),

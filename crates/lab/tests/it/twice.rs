@@ -49,6 +49,7 @@ fn who_stands_in_the_way_is_named_before_anything_is_made() {
     let bench = Bench::new();
     let before = Traces::of(&bench);
     let taken = TcpListener::bind(("127.0.0.1", bench.door)).unwrap();
+    std::fs::remove_file(bench.directory.path().join("web")).unwrap();
     let mut options = bench.options();
     options.program = "/nowhere/mainstay".into();
     options.checks.push(Box::new(|system| {
@@ -57,13 +58,18 @@ fn who_stands_in_the_way_is_named_before_anything_is_made() {
     }));
     let error = Lab::up(&bench.system, &bench.file, &options).unwrap_err();
     let LabError::NotReady(problems) = &error else { panic!("{error}") };
-    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems.len(), 4, "{problems:?}");
     let words = error.to_string();
     assert!(
         words.contains(&format!("127.0.0.1:{} is taken by process {}", bench.door, std::process::id())),
         "{words}"
     );
-    assert!(words.contains("/nowhere/mainstay") && words.contains("needs PostgreSQL"), "{words}");
+    assert!(
+        words.contains("/nowhere/mainstay")
+            && words.contains("needs PostgreSQL")
+            && words.contains("./web of service web"),
+        "{words}"
+    );
     assert_eq!(Traces::of(&bench), before);
     drop(taken);
 }
