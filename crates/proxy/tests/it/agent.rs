@@ -76,7 +76,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    async fn connect(socket: &Path) -> Self {
+    pub(crate) async fn connect(socket: &Path) -> Self {
         let stream = timeout(LONG, async {
             loop {
                 match UnixStream::connect(socket).await {

@@ -30,7 +30,13 @@ impl Wire {
     }
 
     pub(crate) async fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = timeout(LONG, listener.accept()).await.expect("a connection comes").unwrap();
+        timeout(LONG, Self::accept_now(listener)).await.expect("a connection comes")
+    }
+
+    /// Waits for a connection as long as it takes.
+    pub(crate) async fn accept_now(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
     }
 
@@ -51,7 +57,7 @@ impl Wire {
 
     /// Reads a message with its body; `None` when the connection has ended.
     pub(crate) async fn read(&mut self) -> Option<Message> {
-        timeout(LONG, self.read_now()).await.expect("a message comes")
+        timeout(LONG, self.read_forever()).await.expect("a message comes")
     }
 
     pub(crate) async fn line(&mut self) -> Option<String> {
@@ -62,7 +68,8 @@ impl Wire {
         }
     }
 
-    async fn read_now(&mut self) -> Option<Message> {
+    /// The same, however long it takes.
+    pub(crate) async fn read_forever(&mut self) -> Option<Message> {
         let first = self.line().await?;
         let mut headers = BTreeMap::new();
         loop {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use model::routes::InstanceRouteState::Ready;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
@@ -17,14 +18,19 @@ use crate::client::Wire;
 struct Instance {
     process: Child,
     address: SocketAddr,
+    /// While this file exists, the instance answers 500.
+    broken: PathBuf,
+    _directory: TempDir,
 }
 
 impl Instance {
     async fn start(address: SocketAddr) -> Self {
         let program = example("instance");
-        let process = Command::new(&program).arg(address.to_string()).spawn();
+        let directory = tempfile::tempdir().unwrap();
+        let broken = directory.path().join("broken");
+        let process = Command::new(&program).arg(address.to_string()).arg(&broken).spawn();
         let process = process.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let instance = Self { process, address };
+        let instance = Self { process, address, broken, _directory: directory };
         let begin = Instant::now();
         while tokio::net::TcpStream::connect(address).await.is_err() {
             assert!(begin.elapsed() < LONG, "the instance does not start");
@@ -137,6 +143,15 @@ async fn a_killed_instance_fails_no_request() {
 async fn a_frozen_instance_fails_no_request() {
     let seen =
         fault(|instance| instance.signal(Signal::STOP), async |instance| instance.signal(Signal::CONT));
+    assert!(seen.await.answered > 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_answers_500_fails_no_request() {
+    let seen = fault(
+        |instance| std::fs::write(&instance.broken, "").unwrap(),
+        async |instance| std::fs::remove_file(&instance.broken).unwrap(),
+    );
     assert!(seen.await.answered > 1000);
 }
 

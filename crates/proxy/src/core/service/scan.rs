@@ -87,8 +87,8 @@ impl Scan {
         while at < input.len() {
             at += match self.place {
                 Place::Blind => return Ok(()),
-                Place::Body(left) => self.skip(left, input.len() - at, Place::Body),
-                Place::Chunk(left) => self.skip(left, input.len() - at, Place::Chunk),
+                Place::Body(left) => self.skip(left, input.len() - at, Place::Body, Place::Between),
+                Place::Chunk(left) => self.skip(left, input.len() - at, Place::Chunk, Place::ChunkSize(0)),
                 Place::Between | Place::RequestLine | Place::Name | Place::Value => {
                     self.read_head(input[at]).map_err(|()| Unacceptable { at })?;
                     1
@@ -107,15 +107,11 @@ impl Scan {
         matches!(self.place, Place::RequestLine | Place::Name | Place::Value)
     }
 
-    /// Passes over bytes of a body; returns how many.
-    fn skip(&mut self, left: u64, here: usize, place: fn(u64) -> Place) -> usize {
+    /// Passes over bytes of a body, of which `left` are to come and `here` have; returns how many.
+    fn skip(&mut self, left: u64, here: usize, within: fn(u64) -> Place, after: Place) -> usize {
         let step = left.min(here as u64);
         let rest = left - step;
-        self.place = match (rest, place(rest)) {
-            (0, Place::Chunk(_)) => Place::ChunkSize(0),
-            (0, _) => Place::Between,
-            (_, same) => same,
-        };
+        self.place = if rest == 0 { after } else { within(rest) };
         usize::try_from(step).unwrap_or(here)
     }
 
@@ -133,7 +129,8 @@ impl Scan {
             (Place::Name, b':') => self.begin_value(),
             (Place::Value, b'\n') => self.end_value()?,
             (Place::Name | Place::Value, _) => self.head.word.push(byte),
-            _ => {}
+            (Place::RequestLine | Place::Body(_) | Place::ChunkSize(_) | Place::ChunkExtension(_), _)
+            | (Place::Chunk(_) | Place::TrailerStart | Place::Trailer | Place::Blind, _) => {}
         }
         Ok(())
     }
@@ -198,7 +195,10 @@ impl Scan {
             (Place::TrailerStart, b'\r') => Place::TrailerStart,
             (Place::TrailerStart, _) => Place::Trailer,
             (Place::Trailer, b'\n') => Place::TrailerStart,
-            (same, _) => same,
+            (Place::Trailer, _) => Place::Trailer,
+            (Place::ChunkExtension(size), _) => Place::ChunkExtension(size),
+            (Place::Between | Place::RequestLine | Place::Name | Place::Value, _)
+            | (Place::Body(_) | Place::Chunk(_) | Place::Blind, _) => self.place,
         };
     }
 }
