@@ -154,6 +154,13 @@ impl<'a> Findings<'a> {
         self.text.get(span.clone()).unwrap_or_default()
     }
 
+    /// The line in which `span` stands, with `text` in its place.
+    pub(super) fn line_with(&self, span: &Range<usize>, text: &str) -> String {
+        let before = self.source(&(0..span.start)).rsplit('\n').next().unwrap_or_default();
+        let after = self.source(&(span.end..self.text.len())).lines().next().unwrap_or_default();
+        format!("{before}{text}{after}").trim().to_owned()
+    }
+
     /// All that was found, in the order of the file; without problems it is no error.
     pub(super) fn finish(mut self) -> Invalid {
         if self.problems.len() > MAX_PROBLEMS {

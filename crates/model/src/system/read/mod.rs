@@ -139,15 +139,31 @@ impl<'a> Reader<'_, 'a> {
     fn wrong_type(&mut self, expected: &str, value: &Spanned<DeValue<'_>>) {
         let path = self.path_to("");
         let found = kind_of(value.get_ref());
-        let paste = better(expected, value.get_ref(), self.source(&value.span()));
-        let key = self.path.last().cloned().unwrap_or_default();
+        let better = better(expected, value.get_ref(), self.source(&value.span()));
+        let paste = match better {
+            Some(better) => Some(self.findings.line_with(&value.span(), &better)),
+            None => (expected == "a section").then(|| format!("[{path}]")),
+        };
         let problem = self
             .findings
             .error(Code::WrongType, &value.span(), format!("`{path}` must be {expected}, not {found}"))
-            .why(format!("{found} has no meaning here"));
+            .why(form_of(expected));
         if let Some(paste) = paste {
-            problem.paste("write", format!("{key} = {paste}"));
+            problem.paste("write", paste);
         }
+    }
+}
+
+/// How a kind of value is written.
+fn form_of(expected: &str) -> &'static str {
+    match expected {
+        "a section" => "a section has keys of its own, below a line in square brackets",
+        "a list of texts" => "a list stands in square brackets, each text in double quotes",
+        "a whole number" => "a number stands without quotes and without a point",
+        "true or false" => "one of the two words stands without quotes",
+        "a duration" => "a duration is a text with units, such as \"5s\", \"250ms\" or \"1m30s\"",
+        "an availability" => "an availability is a text with a percentage, so that every digit counts",
+        _ => "a text stands in double quotes",
     }
 }
 

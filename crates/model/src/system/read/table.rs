@@ -1,5 +1,7 @@
 //! One macro that makes a raw table, its reader and its schema from one list of documented fields.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -24,8 +26,8 @@ macro_rules! table {
                 value: &toml::Spanned<toml::de::DeValue<'_>>,
                 reader: &mut $crate::system::read::Reader<'_, '_>,
             ) -> Option<Self> {
-                let table = reader.table(value, &[$(stringify!($field)),*])?;
-                Some(Self { $($field: reader.field(table, stringify!($field)),)* })
+                let (table, meant) = reader.table(value, &[$(stringify!($field)),*])?;
+                Some(Self { $($field: reader.field(table, stringify!($field), &meant),)* })
             }
         }
     };
@@ -33,28 +35,36 @@ macro_rules! table {
 pub(super) use table;
 
 impl Reader<'_, '_> {
-    /// `value` as a table, of which every key not among `known` is reported.
+    /// `value` as a table, of which every key not among `known` is reported; with the keys that were meant by them.
     pub(super) fn table<'t, 'i>(
         &mut self,
         value: &'t Spanned<DeValue<'i>>,
         known: &[&'static str],
-    ) -> Option<&'t DeTable<'i>> {
+    ) -> Option<(&'t DeTable<'i>, Vec<&'static str>)> {
         let DeValue::Table(table) = value.get_ref() else {
             self.wrong_type("a section", value);
             return None;
         };
+        let mut meant = vec![];
         for (key, value) in table {
-            if !known.contains(&key.get_ref().as_ref()) {
-                self.unknown_key(key.get_ref(), &key.span(), value, known);
+            if known.contains(&key.get_ref().as_ref()) {
+                continue;
             }
+            if self.findings.is_full() {
+                self.findings.count_only();
+                continue;
+            }
+            let nearest = nearest(key.get_ref(), known.iter().copied());
+            self.unknown_key(key.get_ref(), &key.span(), value, nearest, known);
+            meant.extend(nearest);
         }
-        Some(table)
+        Some((table, meant))
     }
 
-    /// What `table` says for `key`.
-    pub(super) fn field<T: Read>(&mut self, table: &DeTable<'_>, key: &str) -> Field<T> {
+    /// What `table` says for `key`. A key that was misspelled, so that it is among `meant`, was not left out.
+    pub(super) fn field<T: Read>(&mut self, table: &DeTable<'_>, key: &str, meant: &[&str]) -> Field<T> {
         let Some(value) = table.get(key) else {
-            return Field::Absent;
+            return if meant.contains(&key) { Field::Broken } else { Field::Absent };
         };
         match self.below(key, value) {
             Some(inner) => Field::Given(At { value: inner, span: value.span() }),
@@ -65,34 +75,32 @@ impl Reader<'_, '_> {
     fn unknown_key(
         &mut self,
         key: &str,
-        span: &std::ops::Range<usize>,
+        span: &Range<usize>,
         value: &Spanned<DeValue<'_>>,
-        known: &[&'static str],
+        meant: Option<&str>,
+        known: &[&str],
     ) {
-        if self.findings.is_full() {
-            return self.findings.count_only();
-        }
-        let place =
-            if self.path.is_empty() { "the file".to_owned() } else { format!("`[{}]`", self.path_to("")) };
-        let what = if self.path.is_empty() { "section" } else { "key" };
-        let meant = nearest(key, known.iter().copied());
-        let source = self.source(&value.span());
-        let prefix = self.path_to("");
+        let (place, what) = match self.path_to("").as_str() {
+            "" => ("the file".to_owned(), "section"),
+            path => (format!("`[{path}]`"), "key"),
+        };
+        let paste = meant.map(|meant| match value.get_ref() {
+            // A section, or the first part of a dotted key: its line is shown with the name put right.
+            DeValue::Table(_) => self.findings.line_with(span, meant),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => format!("{meant} = {}", self.source(&value.span())),
+        });
         let problem = self
             .findings
             .error(Code::UnknownKey, span, format!("{place} has no {what} `{key}`"))
             .why(format!("it takes {}", known.join(", ")));
-        match (meant, value.get_ref()) {
-            (Some(meant), DeValue::Table(_)) => {
-                let dot = if prefix.is_empty() { "" } else { "." };
-                problem.paste("did you mean", format!("[{prefix}{dot}{meant}]"));
-            }
-            (Some(meant), _) => {
-                problem.paste("did you mean", format!("{meant} = {source}"));
-            }
-            (None, _) => {
-                problem.hint("remove it");
-            }
-        }
+        match paste {
+            Some(paste) => problem.paste("did you mean", paste),
+            None => problem.hint("remove it"),
+        };
     }
 }

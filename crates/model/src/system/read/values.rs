@@ -98,24 +98,26 @@ impl Reader<'_, '_> {
         if let Some((_, word)) = words.iter().find(|(name, _)| *name == text) {
             return Some(*word);
         }
-        let (path, key) = (self.path_to(""), self.path.last().cloned().unwrap_or_default());
+        let path = self.path_to("");
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-        let meant = nearest(text, names.iter().copied()).unwrap_or(names[0]);
+        let meant = quoted(nearest(text, names.iter().copied()).unwrap_or(names[0]));
+        let paste = self.findings.line_with(&value.span(), &meant);
         self.findings
             .error(code, &value.span(), format!("`{path}` is {}, which does not exist", quoted(text)))
             .why(format!("it takes {}", names.join(", ")))
-            .paste("write", format!("{key} = {}", quoted(meant)));
+            .paste("write", paste);
         None
     }
 
     /// Reports a text of the wrong form.
     fn malformed(&mut self, code: Code, value: &Spanned<DeValue<'_>>, noun: &str, why: &str, better: &str) {
-        let (path, key) = (self.path_to(""), self.path.last().cloned().unwrap_or_default());
+        let path = self.path_to("");
         let source = self.source(&value.span());
+        let paste = self.findings.line_with(&value.span(), &quoted(better));
         self.findings
             .error(code, &value.span(), format!("`{path}` = {source} is not {noun}"))
             .why(why)
-            .paste("write for example", format!("{key} = {}", quoted(better)));
+            .paste("write for example", paste);
     }
 }
 

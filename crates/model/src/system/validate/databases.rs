@@ -232,9 +232,13 @@ impl Check<'_, '_> {
         }
         if count == k + 1 {
             let span = draft.table.members.span().unwrap_or(&draft.span);
-            let standbys = if k == 1 { "the standby" } else { "any one standby" };
+            let (standbys, why) = if k == 1 {
+                ("the standby", "the only standby must confirm each write".to_owned())
+            } else {
+                ("any one standby", format!("all {k} standbys must confirm each write"))
+            };
             self.warning(Code::NoSpareStandby, span, format!("writes to `{name}` stop while {standbys} is away"))
-                .why(format!("{k} of {k} standbys must confirm each write, so none may be missing"))
+                .why(why)
                 .hint("add a member, or lower `sync`, or choose `durability = \"async\"` if losing writes is better than waiting");
         }
         self.check_sites(draft, k, system);

@@ -122,16 +122,16 @@ impl Check<'_, '_> {
             return number;
         }
         let (min, max) = (*range.start(), *range.end());
-        let key = path.rsplit('.').next().unwrap_or(path);
         let nearest = if *number < i64::from(min) { min } else { max };
         let limits = if max == u32::MAX {
             format!("it must be at least {min}")
         } else {
             format!("it must be {min} to {max}")
         };
+        let paste = self.findings.line_with(span, &nearest.to_string());
         self.error(Code::InvalidNumber, span, format!("`{path}` cannot be {number}"))
             .why(limits)
-            .paste("the nearest is", format!("{key} = {nearest}"));
+            .paste("the nearest is", paste);
         default
     }
 

@@ -255,10 +255,10 @@ impl Check<'_, '_> {
     fn at_least(&mut self, field: &Field<HumanDuration>, path: &str, min: u64, default: u64) -> Duration {
         let duration = duration_or(field, Duration::from_millis(default));
         if let Some(span) = field.span().filter(|_| duration < Duration::from_millis(min)) {
-            let key = path.rsplit('.').next().unwrap_or(path);
+            let paste = self.findings.line_with(span, &format!("\"{min}ms\""));
             self.error(Code::InvalidDuration, span, format!("`{path}` is too short"))
                 .why("asking costs more than it tells")
-                .paste("at least", format!("health.{key} = \"{min}ms\""));
+                .paste("at least", paste);
         }
         duration
     }
