@@ -1,0 +1,143 @@
+//! The command line. Each command is a file with its arguments (`Args`) and what it does (`run`).
+//!
+//! Results go to stdout, everything about the way there to stderr; what a person reads has colours on a terminal only.
+
+mod agent;
+mod apply;
+mod check;
+mod completions;
+mod down;
+mod drill;
+mod error;
+mod events;
+mod exit;
+mod failover;
+mod lab_node;
+mod load;
+mod logs;
+mod output;
+mod overview;
+mod pause;
+mod proxy;
+mod psql;
+mod render;
+mod restart;
+mod resume;
+mod schema;
+mod status;
+mod switchover;
+mod target;
+mod up;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use error::CliError;
+use exit::Exit;
+use output::{Color, Output};
+
+/// One binary and one file that make an application system highly available.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, max_term_width = 100, after_help = exit::HELP)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// When to use colours: always, never, or auto: on a terminal, unless `NO_COLOR` is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Status(status::Args),
+    Switchover(switchover::Args),
+    Failover(failover::Args),
+    Restart(restart::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Apply(apply::Args),
+    Events(events::Args),
+    Why(why::Args),
+    Logs(logs::Args),
+    Psql(psql::Args),
+    Drill(drill::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Agent(agent::Args),
+    #[command(hide = true)]
+    Proxy(proxy::Args),
+    #[command(hide = true, name = "lab-node")]
+    LabNode(lab_node::Args),
+}
+
+/// Runs the command that was given and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error).into(),
+    };
+    let output = Output::new(cli.color);
+    // Namespaces belong to threads: what makes them must run before any other thread exists.
+    if let Command::LabNode(args) = &cli.command {
+        return lab_node::run(args);
+    }
+    match run(cli.command, output) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            error.print(output);
+            error.exit().into()
+        }
+    }
+}
+
+fn run(command: Command, output: Output) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::failed("the program cannot start").because(&error))?;
+    runtime.block_on(dispatch(command, output))
+}
+
+async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
+    match command {
+        Command::Check(args) => check::run(args, output).await,
+        Command::Up(args) => up::run(args, output).await,
+        Command::Down(args) => down::run(args, output).await,
+        Command::Status(args) => status::run(args, output).await,
+        Command::Switchover(args) => switchover::run(args, output).await,
+        Command::Failover(args) => failover::run(args, output).await,
+        Command::Restart(args) => restart::run(args, output).await,
+        Command::Pause(args) => pause::run(args, output).await,
+        Command::Resume(args) => resume::run(args, output).await,
+        Command::Apply(args) => apply::run(args, output).await,
+        Command::Events(args) => events::run(args, output).await,
+        Command::Why(args) => why::run(args, output).await,
+        Command::Logs(args) => logs::run(args, output).await,
+        Command::Psql(args) => psql::run(args, output).await,
+        Command::Drill(args) => drill::run(args, output).await,
+        Command::Schema(args) => schema::run(args, output).await,
+        Command::Completions(args) => completions::run(args, output).await,
+        Command::Agent(args) => agent::run(args, output).await,
+        Command::Proxy(args) => proxy::run(args, output).await,
+        // Handled before the runtime exists.
+        Command::LabNode(_) => Ok(Exit::Failed),
+    }
+}
+
+/// The command line as a value, for completions and the test of its definition.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_is_sound() {
+        super::definition().debug_assert();
+    }
+}
