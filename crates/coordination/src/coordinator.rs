@@ -121,6 +121,8 @@ pub struct LeaderHint {
 /// Every operation ends within the `within` it is given (plus scheduling): with its result, or with an [`Error`] that
 /// says whether the outcome is known. Inside that time the back end retries by itself whatever certainly did not
 /// happen; the caller need not.
+///
+/// To be called within a tokio runtime with time enabled.
 pub trait Coordinator: Send + Sync + 'static {
     /// Reads one key, linearizably.
     fn get<'a>(&'a self, key: &'a str, within: Duration) -> BoxFuture<'a, Result<Option<Entry>, Error>>;

@@ -8,8 +8,10 @@ use model::NodeName;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError,
+    RaftError,
 };
+use openraft::type_config::alias::ChangeMembershipErrorOf;
 use tokio::time::{Instant, timeout_at};
 
 use super::message::{Request, RequestBody, Response, encode};
@@ -209,9 +211,12 @@ impl Hindrance {
     /// Whether waiting can help.
     fn may_pass(&self) -> bool {
         match self {
-            Self::NotLeader | Self::NoQuorum | Self::Timeout | Self::LeaderChanged | Self::Connection(_) => {
-                true
-            }
+            Self::NotLeader
+            | Self::NoQuorum
+            | Self::Timeout
+            | Self::LeaderChanged
+            | Self::Busy(_)
+            | Self::Connection(_) => true,
             Self::NotInitialised | Self::Stopped(_) | Self::Refused(_) => false,
         }
     }
@@ -241,11 +246,23 @@ pub(crate) fn not_written(error: RaftError<TypeConfig, ClientWriteError<TypeConf
             Failure::Unknown(Hindrance::LeaderChanged)
         }
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-            Failure::NotDone(Hindrance::Refused(error.to_string()))
+            Failure::NotDone(not_changed(&error))
         }
         RaftError::APIError(ClientWriteError::PreconditionFailed(error)) => {
             Failure::NotDone(Hindrance::Refused(error.to_string()))
         }
+    }
+}
+
+fn not_changed(error: &ChangeMembershipErrorOf<TypeConfig>) -> Hindrance {
+    match error {
+        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
+            Hindrance::Busy(error.to_string())
+        }
+        ChangeMembershipError::EmptyMembership(_)
+        | ChangeMembershipError::LearnerNotFound(_)
+        | ChangeMembershipError::UnsupportedMembershipTransition(_)
+        | ChangeMembershipError::NodeMetadataChanged(_) => Hindrance::Refused(error.to_string()),
     }
 }
 

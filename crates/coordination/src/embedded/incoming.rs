@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::NodeName;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::message::{
     ChunkAnswer, Identity, MAX_SNAPSHOT, Request, RequestBody, Response, SnapshotChunk, decode, encode,
@@ -18,7 +18,7 @@ use super::operation::{Answer, Failure, Hindrance, Operation};
 use super::raft_types::{Snapshot, SnapshotMeta};
 use crate::Reason;
 
-/// The longest time a forwarded operation is worked on here, whatever the sender says.
+/// The longest time a message is worked on here, whatever the sender says.
 const MAX_OPERATION: Duration = Duration::from_secs(60);
 
 /// Snapshots that are arriving, by sender.
@@ -34,7 +34,11 @@ impl Node {
     /// Answers one message.
     pub(crate) async fn handle(&self, from: &NodeName, message: Bytes) -> Bytes {
         let answer = match decode::<Request>(message) {
-            Ok((request, tail)) => self.respond(from, request, &tail).await,
+            // While the disk hangs nothing gets done, and what waits for it must not pile up.
+            Ok((request, tail)) => match timeout(MAX_OPERATION, self.respond(from, request, &tail)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            },
             Err(error) => Err(error),
         };
         // A refusal always fits, so the last resort, an empty message, which the sender takes for a broken one, is

@@ -14,7 +14,7 @@ use super::raft_types::{RaftId, SnapshotMeta, TypeConfig, Vote};
 /// The largest message a [`super::RaftTransport`] is ever given, in bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// How much of a snapshot travels in one message.
-pub(crate) const SNAPSHOT_CHUNK: usize = 1024 * 1024;
+pub(crate) const SNAPSHOT_CHUNK: usize = 128 * 1024;
 /// The largest snapshot a node accepts.
 pub(crate) const MAX_SNAPSHOT: usize = 256 * 1024 * 1024;
 

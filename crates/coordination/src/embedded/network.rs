@@ -62,8 +62,8 @@ pub(crate) struct Connection {
     append: Duration,
 }
 
-/// How long one piece of a snapshot may take.
-const SNAPSHOT_PIECE: Duration = Duration::from_secs(10);
+/// How long a node may take to install a snapshot once it has all of it.
+const INSTALL: Duration = Duration::from_secs(10);
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn RaftTransport>, timings: Timings) -> Self {
@@ -127,13 +127,17 @@ impl Connection {
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<TypeConfig>> {
         let Snapshot { meta, snapshot: data } = snapshot;
         let total = data.len();
-        let mut offset = 0;
+        // The first piece is empty: a node that is not there shall cost one short deadline, not the long one for
+        // installing.
+        let mut piece = 0..0;
         loop {
-            let end = total.min(offset + SNAPSHOT_CHUNK);
-            let chunk = SnapshotChunk { vote, meta: meta.clone(), offset, total };
-            match self.send(RequestBody::Snapshot(chunk), &data[offset..end], SNAPSHOT_PIECE).await? {
+            let chunk = SnapshotChunk { vote, meta: meta.clone(), offset: piece.start, total };
+            let deadline = if piece.end == total { INSTALL } else { self.append };
+            match self.send(RequestBody::Snapshot(chunk), &data[piece.clone()], deadline).await? {
                 ChunkAnswer::Installed(response) => return Ok(response),
-                ChunkAnswer::Kept if end < total => offset = end,
+                ChunkAnswer::Kept if piece.end < total => {
+                    piece = piece.end..total.min(piece.end + SNAPSHOT_CHUNK)
+                }
                 ChunkAnswer::Kept => {
                     return Err(unreachable(&io::Error::other("the snapshot was not installed")));
                 }

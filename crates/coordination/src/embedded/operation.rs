@@ -64,6 +64,8 @@ pub(crate) enum Hindrance {
     LeaderChanged,
     NotInitialised,
     Connection(String),
+    /// An earlier change of the same kind must end first.
+    Busy(String),
     Stopped(String),
     Refused(String),
 }
@@ -114,7 +116,7 @@ impl From<Hindrance> for Reason {
             Hindrance::NotInitialised => Self::NotInitialised,
             Hindrance::Connection(problem) => Self::Connection(problem),
             Hindrance::Stopped(problem) => Self::Stopped(problem),
-            Hindrance::Refused(problem) => Self::Refused(problem),
+            Hindrance::Busy(problem) | Hindrance::Refused(problem) => Self::Refused(problem),
         }
     }
 }

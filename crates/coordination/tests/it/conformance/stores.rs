@@ -117,6 +117,10 @@ pub(crate) async fn etcd() -> Store {
         nodes.push(Arc::new(Etcd::open(config).await.unwrap()));
         wires.push(wire);
     }
+    for node in &nodes {
+        // The election writes too, and some cases count revisions.
+        node.leader().wait_for(|hint| hint.leader.is_some()).await.unwrap();
+    }
     Store { nodes, ttl: Duration::from_secs(2), backend: Box::new(EtcdBackend { server, wires }) }
 }
 
