@@ -87,16 +87,17 @@ pub enum PlaceholderError {
 }
 
 impl PlaceholderError {
-    /// What was probably meant.
-    pub fn meant(&self) -> Option<String> {
+    /// What stands there and what was probably meant by it.
+    pub fn meant(&self) -> Option<(String, String)> {
         let Self::Unknown(text) = self else {
             return None;
         };
         if let Some((name, part)) = text.strip_prefix("route.").and_then(|rest| rest.split_once('.')) {
             let part = nearest(part, ["dsn", "address"]).unwrap_or("address");
-            return Some(format!("{{route.{name}.{part}}}"));
+            return Some((format!("{{{text}}}"), format!("{{route.{name}.{part}}}")));
         }
-        nearest(text, ["address", "port", "node", "instance", "dir"]).map(|name| format!("{{{name}}}"))
+        nearest(text, ["address", "port", "node", "instance", "dir"])
+            .map(|name| (format!("{{{text}}}"), format!("{{{name}}}")))
     }
 }
 
@@ -269,8 +270,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_filled_in_is_named() {
-        assert_eq!(filled("{prot}", "::1").unwrap_err().meant().unwrap(), "{port}");
-        assert_eq!(filled("{route.db.dns}", "::1").unwrap_err().meant().unwrap(), "{route.db.dsn}");
+        let meant = |template| filled(template, "::1").unwrap_err().meant().unwrap().1;
+        assert_eq!(meant("{prot}"), "{port}");
+        assert_eq!(meant("{route.db.dns}"), "{route.db.dsn}");
         assert_eq!(filled("{port", "::1"), Err(PlaceholderError::Unclosed));
         assert_eq!(filled("{route.web.dsn}", "::1"), Err(PlaceholderError::NoDsn("web".to_owned())));
         assert_eq!(filled("{route.x.dsn}", "::1"), Err(PlaceholderError::NoRoute("x".to_owned())));

@@ -161,6 +161,11 @@ impl<'a> Findings<'a> {
         format!("{before}{text}{after}").trim().to_owned()
     }
 
+    /// The line in which `span` stands, with `new` for the first `old` within the span.
+    pub(super) fn line_with_part(&self, span: &Range<usize>, old: &str, new: &str) -> String {
+        self.line_with(span, &self.source(span).replacen(old, new, 1))
+    }
+
     /// All that was found, in the order of the file; without problems it is no error.
     pub(super) fn finish(mut self) -> Invalid {
         if self.problems.len() > MAX_PROBLEMS {

@@ -93,3 +93,51 @@ fn no_more_problems_are_listed_than_a_person_reads() {
     assert_eq!(invalid.problems.len(), MAX_PROBLEMS);
     assert_eq!(invalid.left_out, 5000 + 2 - MAX_PROBLEMS);
 }
+
+/// What the file says after the hint of its only problem was pasted at its end.
+fn pasted(name: &str) -> Result<model::system::Checked, model::system::Invalid> {
+    let path = files("malformed").into_iter().find(|path| path.file_stem().unwrap() == name).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    let invalid = parse(name, text.as_bytes()).unwrap_err();
+    let paste = invalid.problems[0].hint.as_ref().and_then(|hint| hint.paste.clone()).unwrap();
+    parse(name, format!("{text}\n{paste}\n").as_bytes())
+}
+
+#[test]
+fn what_a_hint_says_can_be_pasted() {
+    for name in ["even-voters", "impossible-rpo-default", "same-site-only"] {
+        pasted(name).unwrap_or_else(|invalid| panic!("{name}:\n{invalid}"));
+    }
+}
+
+#[test]
+fn a_line_that_a_hint_shows_puts_the_file_right() {
+    for name in [
+        "even-voters-chosen",
+        "unknown-key",
+        "unknown-references",
+        "unknown-placeholder",
+        "invalid-name",
+        "numbers",
+        "durations",
+    ] {
+        let path = files("malformed").into_iter().find(|path| path.file_stem().unwrap() == name).unwrap();
+        let mut lines: Vec<String> =
+            std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+        let problems = parse(name, lines.join("\n").as_bytes()).unwrap_err().problems;
+        let mut shown: Vec<_> =
+            problems.iter().filter(|p| p.hint.as_ref().is_some_and(|h| h.paste.is_some())).collect();
+        // Two problems of one line show it twice, each with its own part put right.
+        shown.dedup_by_key(|problem| problem.line);
+        for problem in &shown {
+            lines[problem.line - 1] = problem.hint.clone().unwrap().paste.unwrap();
+        }
+        let left = parse(name, lines.join("\n").as_bytes()).err().map_or(vec![], |invalid| invalid.problems);
+        for problem in shown {
+            let same = left
+                .iter()
+                .find(|l| l.line == problem.line && l.code == problem.code && l.message == problem.message);
+            assert!(same.is_none(), "{problem}");
+        }
+    }
+}

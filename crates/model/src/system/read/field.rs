@@ -45,6 +45,8 @@ pub(in super::super) struct Named<T> {
     pub(in super::super) name: String,
     /// Where the name stands.
     pub(in super::super) span: Range<usize>,
+    /// Where the value stands; for a section, its heading.
+    pub(in super::super) value_span: Range<usize>,
     /// `None` when it could not be read, which was reported.
     pub(in super::super) body: Option<T>,
 }
@@ -118,7 +120,8 @@ impl<T: Read> Read for Section<T> {
                 continue;
             }
             let body = reader.below(key.get_ref(), value);
-            entries.push(Named { name: key.get_ref().to_string(), span: key.span(), body });
+            let name = key.get_ref().to_string();
+            entries.push(Named { name, span: key.span(), value_span: value.span(), body });
         }
         entries.sort_by_key(|entry| entry.span.start);
         Some(Self(entries))
@@ -159,6 +162,7 @@ pub(in super::super) fn check_name(
     if name::is_valid(name) {
         return;
     }
+    let paste = tidy_name(name).map(|better| findings.line_with_part(span, name, &better));
     let problem = findings
         .error(Code::InvalidName, span, format!("`{name}` cannot be the name of a {kind}"))
         .why(format!(
@@ -166,8 +170,8 @@ pub(in super::super) fn check_name(
              beginning with a letter, not ending in `-`, at most {} characters",
             name::MAX_LENGTH
         ));
-    if let Some(better) = tidy_name(name) {
-        problem.paste("for example", better);
+    if let Some(paste) = paste {
+        problem.paste("write for example", paste);
     }
 }
 

@@ -15,7 +15,7 @@ table! {
         system: SystemTable,
         /// What is promised to the users. Every promise is checked against the rest of the file.
         objectives: ObjectivesTable,
-        /// Data centres or rooms, by name. Without this section all nodes stand in one site `main`.
+        /// Data centres or rooms, by name. Without one that is no witness there is a site `main`.
         sites: Section<SiteTable>,
         /// Linux machines, by name.
         nodes: Section<NodeTable>,
@@ -74,7 +74,7 @@ table! {
     /// One Linux machine. It needs either `address` or `lines`.
     #[schemars(extend("oneOf" = [{ "required": ["address"] }, { "required": ["lines"] }]))]
     NodeTable {
-        /// The site it stands in. May be left out when there is only one.
+        /// The site it stands in. May be left out when there is only one that is no witness.
         site: String,
         /// Its IPv4 or IPv6 address, for a node with one connection.
         #[schemars(extend("examples" = ["10.0.1.11"]))]

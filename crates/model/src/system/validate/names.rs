@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::nearest::nearest;
 use super::super::problem::Code;
-use super::super::read::{At, Field, Section, check_name, quoted};
+use super::super::read::{At, Field, Section, check_name};
 use super::Check;
 
 /// How many names a misspelled reference is compared with.
@@ -47,6 +47,7 @@ impl Check<'_, '_> {
         }
         let known: Vec<&str> = names().take(COMPARED).collect();
         let meant = if self.findings.is_full() { None } else { nearest(name, known.iter().copied()) };
+        let meant = meant.map(|meant| self.findings.line_with_part(span, name, meant));
         let problem = self.error(code, span, format!("there is no {kind} `{name}`"));
         match known.len() {
             0 => problem.why(format!("the file describes no {kind}")),
@@ -54,7 +55,7 @@ impl Check<'_, '_> {
             many => problem.why(format!("the file describes {many} others, but not this one")),
         };
         match meant {
-            Some(meant) => problem.paste("did you mean", quoted(meant)),
+            Some(meant) => problem.paste("did you mean", meant),
             None => problem.paste("describe it", format!("[{kind}s.{name}]")),
         };
         false

@@ -34,8 +34,9 @@ impl Check<'_, '_> {
                 entry.body.as_ref().and_then(|body| body.witness.given()).is_some_and(|at| at.value);
             sites.insert(SiteName::new(entry.name.clone()), Site { witness });
         }
-        if sites.is_empty() {
-            sites.insert(MAIN.into(), Site::default());
+        // Where the file describes no place for work there is one all the same.
+        if sites.values().all(|site| site.witness) {
+            sites.entry(MAIN.into()).or_insert_with(Site::default);
         }
         sites
     }
@@ -88,14 +89,15 @@ impl Check<'_, '_> {
         sites: &BTreeMap<SiteName, Site>,
     ) -> SiteName {
         if let Some(at) = body.site.given() {
-            // Without a section `[sites]` there is the site `main`, and it may be named.
-            if !(self.raw.sites.is_absent() && at.value == MAIN) {
+            // The site `main` may be named where it stands in for a description.
+            if !sites.contains_key(&SiteName::new(at.value.clone())) {
                 self.refers("site", at, &self.raw.sites);
             }
             return SiteName::new(at.value.clone());
         }
-        let first = sites.keys().next().cloned().unwrap_or(MAIN.into());
-        if body.site.is_absent() && sites.len() > 1 && entry.body.is_some() {
+        let mut working = sites.iter().filter(|(_, site)| !site.witness).map(|(name, _)| name);
+        let first = working.next().cloned().unwrap_or(MAIN.into());
+        if body.site.is_absent() && working.next().is_some() && entry.body.is_some() {
             self.error(Code::MissingKey, &entry.span, format!("the node `{}` has no `site`", entry.name))
                 .why("there are several sites, and what survives the loss of one depends on where each node stands")
                 .paste("write for example", format!("site = {}", quoted(first.as_str())));

@@ -58,6 +58,7 @@ impl Check<'_, '_> {
             let place = said.clone().or_else(|| table.and_then(|t| t.durability.span().cloned()));
             let promise = if said.is_some() { "" } else { ", the default," };
             let loss = if max_loss.is_zero() { "any time" } else { &duration::format(max_loss) };
+            let paste = promise_of(max_loss, self.raw.objectives.is_absent());
             self.error(
                 Code::ImpossibleRpo,
                 &place.unwrap_or(entry.span.clone()),
@@ -68,7 +69,7 @@ impl Check<'_, '_> {
                 ),
             )
             .why(format!("a failover of `{}` may lose the writes of {loss}", entry.name))
-            .paste("promise what it keeps, or make the database `zero-loss`", promise_of(max_loss));
+            .paste("promise what it keeps, or make the database `zero-loss`", paste);
         }
     }
 
@@ -103,9 +104,11 @@ impl Check<'_, '_> {
     }
 }
 
-fn promise_of(max_loss: Duration) -> String {
+/// The text that promises `max_loss`; with a heading where the file has none.
+fn promise_of(max_loss: Duration, heading: bool) -> String {
     let loss = if max_loss.is_zero() { Duration::from_secs(10) } else { max_loss };
-    format!("[objectives]\nrpo = \"{}\"", duration::format(loss))
+    let heading = if heading { "[objectives]\n" } else { "" };
+    format!("{heading}rpo = \"{}\"", duration::format(loss))
 }
 
 /// The highest availability the nodes and sites can give, with the reason; `None`: no limit is known.

@@ -103,7 +103,7 @@ impl Check<'_, '_> {
                 .hint("rename it");
             }
             if let Some(value) = &variable.body {
-                self.template(value, &variable.span, &format!("services.{}.env.{name}", entry.name));
+                self.template(value, &variable.value_span, &format!("services.{}.env.{name}", entry.name));
                 env.insert(name.clone(), value.clone());
             }
         }
@@ -121,9 +121,11 @@ impl Check<'_, '_> {
                 Ok(Placeholder::Route { name, part }) => self.route_placeholder(&name, part, span),
                 Ok(_) => {}
                 Err(error) => {
+                    let meant =
+                        error.meant().map(|(old, new)| self.findings.line_with_part(span, &old, &new));
                     let problem = self.error(Code::UnknownPlaceholder, span, format!("`{path}`: {error}"));
                     problem.why(format!("placeholders are {}", placeholder::ALL));
-                    match error.meant() {
+                    match meant {
                         Some(meant) => problem.paste("did you mean", meant),
                         None => problem.hint("write {{ and }} for braces that shall stay"),
                     };
@@ -141,13 +143,15 @@ impl Check<'_, '_> {
         let leads_to_service =
             routes.filter(|r| r.name == name).filter_map(|r| r.body.as_ref()).any(to_service);
         if part == RoutePart::Dsn && leads_to_service {
+            let (old, new) = (format!("{{route.{name}.dsn}}"), format!("{{route.{name}.address}}"));
+            let paste = self.findings.line_with_part(span, &old, &new);
             self.error(
                 Code::UnknownPlaceholder,
                 span,
                 format!("the route `{name}` leads to a service and has no dsn"),
             )
             .why("a dsn is the connection string of a database")
-            .paste("write", format!("{{route.{name}.address}}"));
+            .paste("write", paste);
         }
     }
 

@@ -107,20 +107,25 @@ impl Check<'_, '_> {
     }
 
     fn report_even(&mut self, count: usize, names: &str, last: &NodeName, span: &Range<usize>) {
+        let entries = self.raw.nodes.given().into_iter().flat_map(|section| &section.value.0);
+        let said = entries
+            .filter(|entry| entry.name == last.as_str())
+            .find_map(|entry| entry.body.as_ref().and_then(|body| body.voter.span()));
+        let paste = said.map(|span| self.findings.line_with(span, "false"));
         let problem = self
-            .error(Code::EvenVoters, span, format!("an even number of nodes votes: {names}"))
+            .error(Code::EvenVoters, said.unwrap_or(span), format!("an even number of nodes votes: {names}"))
             .why(format!(
                 "a majority of {count} is {}, so the last voter adds a way to fail and no safety; \
                  cut in halves, neither half could decide",
                 count / 2 + 1
             ));
-        if count == 2 {
-            let witness =
-                "[sites.witness]\nwitness = true\n[nodes.v1]\nsite = \"witness\"\naddress = \"10.0.9.11\"";
-            problem.paste("add a small machine elsewhere that only votes", witness);
-        } else {
-            problem.paste("let one of them not vote", format!("[nodes.{last}]\nvoter = false"));
-        }
+        match paste {
+            Some(paste) if count > 2 => problem.paste("let one of them not vote", paste),
+            Some(_) | None => {
+                let witness = "[sites.witness]\nwitness = true\n[nodes.v1]\nsite = \"witness\"\naddress = \"10.0.9.11\"";
+                problem.paste("add a small machine elsewhere that only votes", witness)
+            }
+        };
     }
 
     /// With several sites, none should be able to stop the others by its absence.
