@@ -53,6 +53,10 @@ pub(crate) fn down(base: &Path, system: &SystemName, data: Data) -> Result<()> {
         (Some(manifest), Data::Remove) => {
             let falling = Manifest { phase: Phase::Down, ..manifest.clone() };
             falling.save(&home)?;
+            if manifest.mode == Mode::Loopback {
+                // Without namespaces the killed would leave shared memory behind.
+                ask_nodes_to_end(&home, manifest);
+            }
             stop(&home, &falling)?;
             remove_files(&home)
         }

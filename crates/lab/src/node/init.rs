@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use effects::process::signal_process;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, setsid, wait};
 
@@ -24,6 +25,8 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long the agent may take to end after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long programs without namespaces of their own may take to clean up.
+const QUIT_GRACE: Duration = Duration::from_secs(2);
 /// How long the end of everything else may take.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// A log larger than this is set aside when the node starts.
@@ -110,6 +113,16 @@ impl Init {
 
     fn end_all(&self) {
         let me = process::me();
+        if !self.spec.isolated {
+            // PostgreSQL leaves shared memory on the machine when it is killed, and removes it when it is told to quit.
+            for process in process::descendants(me) {
+                signal_process(process, Signal::QUIT);
+            }
+            process::wait_until(QUIT_GRACE, || {
+                while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+                process::descendants(me).is_empty()
+            });
+        }
         if let Err(error) = process::kill_all("the node", KILL_GRACE, || process::descendants(me)) {
             say(&error.to_string());
         }

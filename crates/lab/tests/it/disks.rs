@@ -5,21 +5,17 @@ use std::time::{Duration, Instant};
 
 use lab::{Data, Lab};
 
-use crate::support::{Bench, HELPER, Traces, at, dial, eventually, inside, node, wait_for_answers};
+use crate::support::{
+    Bench, HELPER, Traces, at, dial, eventually, inside, node, wait_for_answers, with_database,
+};
 
-/// A system whose nodes keep their databases on volumes of their own. The stand-in has no database, the option is forced
-/// by giving the file one member.
+/// A system whose nodes keep their databases on volumes of their own. The stand-in has none; that the file has one makes
+/// the volumes.
 fn with_volumes() -> (Bench, Lab, Traces) {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let before = Traces::of(&bench);
-    let text = std::fs::read_to_string(&bench.file).unwrap()
-        + "[databases.orders]\nmembers = [\"e1\", \"w1\"]\n[routes.orders-rw]\nlisten = \":5432\"\ndatabase = \"orders\"\n";
-    std::fs::write(&bench.file, &text).unwrap();
-    bench.system = match model::system::parse("test.toml", text.as_bytes()) {
-        Ok(checked) => checked.system,
-        Err(invalid) => panic!("the test's file is wrong: {invalid:?}"),
-    };
-    let options = lab::Options { data_volume: Some(64 << 20), forward: false, ..bench.options() };
+    let (bench, options) = with_database(bench);
+    let options = lab::Options { data_volume: Some(64 << 20), ..options };
     let lab = Lab::up(&bench.system, &bench.file, &options).unwrap();
     wait_for_answers(&lab);
     (bench, lab, before)

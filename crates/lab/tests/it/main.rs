@@ -8,5 +8,6 @@ mod faults;
 mod leftovers;
 mod loopback;
 mod network;
+mod postgres;
 mod support;
 mod twice;

@@ -19,6 +19,9 @@ pub(crate) const PORT: u16 = 7000;
 /// The binary of the tests.
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_lab-test-helper");
 
+/// How the directories of tests begin, before the number of the test's process.
+const PREFIX: &str = "mainstay-lab-test-";
+
 /// What one test works with.
 pub(crate) struct Bench {
     pub(crate) directory: TempDir,
@@ -40,8 +43,10 @@ impl Bench {
                 .any(|d| Path::new(d).join(program).exists());
             assert!(found, "this test needs the program {program}; `make setup` installs it");
         }
+        sweep();
         let name = unique_name();
-        let directory = tempfile::tempdir().unwrap();
+        let directory =
+            tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir().unwrap();
         open_to_all(directory.path());
         let door = free_port();
         let text = TEXT.replace("{name}", &name).replace("{door}", &door.to_string());
@@ -83,6 +88,19 @@ impl Bench {
     pub(crate) fn down(&self, data: Data) {
         Lab::down_in(&self.base(), self.name(), data).unwrap();
     }
+}
+
+/// The same with a database on two of the nodes, and how to bring it up.
+pub(crate) fn with_database(mut bench: Bench) -> (Bench, Options) {
+    let text = fs::read_to_string(&bench.file).unwrap()
+        + "[databases.orders]\nmembers = [\"e1\", \"w1\"]\n[routes.orders-rw]\nlisten = \":5432\"\ndatabase = \"orders\"\n";
+    fs::write(&bench.file, &text).unwrap();
+    bench.system = match model::system::parse("test.toml", text.as_bytes()) {
+        Ok(checked) => checked.system,
+        Err(invalid) => panic!("the test's file is wrong: {invalid:?}"),
+    };
+    let options = Options { forward: false, ..bench.options() };
+    (bench, options)
 }
 
 impl Drop for Bench {
@@ -180,6 +198,24 @@ pub(crate) fn free_port() -> u16 {
 fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes what tests have left that were killed before they could clean up.
+fn sweep() {
+    let dead = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+    for namespace in names_in("/run/netns") {
+        let system = namespace.strip_prefix("ms-").and_then(|name| name.strip_suffix("-net"));
+        let owner = system.and_then(|name| name.strip_prefix('t')?.split('-').next());
+        if let (Some(system), Some(_)) = (system, owner.filter(|pid| dead(pid))) {
+            let _ = Lab::down_in(&std::env::temp_dir(), &SystemName::new(system), Data::Remove);
+        }
+    }
+    for name in names_in(&std::env::temp_dir().display().to_string()) {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(dead) {
+            let _ = fs::remove_dir_all(std::env::temp_dir().join(&name));
+        }
+    }
 }
 
 fn rustix_is_root() -> bool {
