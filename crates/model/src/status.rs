@@ -30,6 +30,10 @@ pub struct NodeStatus {
     pub missing: Vec<String>,
     /// The generation of the route table that its proxy has acknowledged.
     pub routes_applied: u64,
+    /// For each database the term of the switchover that its proxy has drained for: no session is left on the member that
+    /// hands over, and new ones wait.
+    #[serde(default)]
+    pub drained: BTreeMap<DatabaseName, Term>,
     /// The generation of the system file that it runs.
     pub generation: u64,
 }
@@ -175,6 +179,9 @@ pub struct Tenure {
     pub timeline: Timeline,
     /// Where the timeline left its parent.
     pub begins: Lsn,
+    /// PostgreSQL's identifier of the database cluster.
+    #[serde(default)]
+    pub system_identifier: Option<u64>,
     /// The version of the sync set that is provably the only one in force: every WAL sender has loaded it, and a write that
     /// waited for it was acknowledged. `None` until the first such proof.
     pub sync_applied: Option<u64>,

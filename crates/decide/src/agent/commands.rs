@@ -7,7 +7,7 @@ use model::routes::{InstanceEndpoint, RouteTable};
 use model::status::{PeerMessage, Server, Tenure};
 use model::system::System;
 use model::time::Moment;
-use model::{DatabaseName, LineName, NodeName};
+use model::{DatabaseName, LineName, NodeName, RouteName};
 use serde::{Deserialize, Serialize};
 
 use super::Stored;
@@ -95,8 +95,8 @@ pub enum Input {
         database: DatabaseName,
         /// How.
         outcome: Outcome,
-        /// What its PostgreSQL does after it.
-        server: Server,
+        /// What its PostgreSQL does after it; `None` when the outcome says it all.
+        server: Option<Server>,
     },
     /// A linearizable read of a leadership record was answered.
     Read {
@@ -111,6 +111,13 @@ pub enum Input {
     Instances(Vec<InstanceEndpoint>),
     /// This node's proxy obeys this generation of routes.
     RoutesApplied(u64),
+    /// This node's proxy has no session left on the member that a route leaves.
+    Drained {
+        /// The route.
+        route: RouteName,
+        /// The generation of routes that said so.
+        generation: u64,
+    },
     /// Protections that this node lacks, in words.
     Missing(Vec<String>),
 }

@@ -142,6 +142,10 @@ impl Own {
             Outcome::Fenced | Outcome::StartedDetached => self.durable.follows = Term(0),
             Outcome::Detached(term, position) => {
                 self.durable.follows = Term(0);
+                if let Server::Standby(facts) = &mut self.server {
+                    facts.streaming = false;
+                    facts.position = position;
+                }
                 self.report = Some(Report { term, holds: Holdings::Upto(position) });
             }
             Outcome::Stopped { term, led, clean_end } => {
@@ -199,11 +203,13 @@ impl Agent {
         }
     }
 
-    pub(super) fn done(&mut self, database: &DatabaseName, outcome: Outcome, server: Server) {
+    pub(super) fn done(&mut self, database: &DatabaseName, outcome: Outcome, server: Option<Server>) {
         let (now, me) = (self.now, self.me.clone());
         let Some(own) = self.own.get_mut(database) else { return };
         let action = own.running.take();
-        own.set_server(server, now);
+        if let Some(server) = server {
+            own.set_server(server, now);
+        }
         let subject = format!("database/{database}");
         if let Outcome::Failed { action, because } = &outcome {
             own.retry_at = now + RETRY;

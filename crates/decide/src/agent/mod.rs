@@ -14,7 +14,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::leadership::Leadership;
+use model::leadership::{Leadership, Term};
 use model::routes::{InstanceEndpoint, RouteTable};
 use model::status::{NodeStatus, PeerMessage};
 use model::system::System;
@@ -59,6 +59,10 @@ pub struct Agent {
     instances: Vec<InstanceEndpoint>,
     missing: Vec<String>,
     routes_applied: u64,
+    /// Since which generation of routes a switchover of this database drains, and in which term.
+    draining: BTreeMap<DatabaseName, (Term, u64)>,
+    /// The term whose switchover this node's proxy has drained for.
+    drained: BTreeMap<DatabaseName, Term>,
     table: RouteTable,
     status: NodeStatus,
     sequence: u64,
@@ -88,6 +92,7 @@ impl Agent {
             silent: BTreeMap::new(),
             missing: vec![],
             routes_applied: 0,
+            drained: BTreeMap::new(),
             generation,
         };
         Self {
@@ -108,6 +113,8 @@ impl Agent {
             instances: vec![],
             missing: vec![],
             routes_applied: 0,
+            draining: BTreeMap::new(),
+            drained: BTreeMap::new(),
             table,
             status,
             sequence: 0,
@@ -162,6 +169,7 @@ impl Agent {
             Input::Done { database, outcome, server } => self.done(&database, outcome, server),
             Input::Read { database, term, as_of } => self.read(&database, term, as_of),
             Input::Instances(instances) => self.instances = instances,
+            Input::Drained { route, generation } => self.drained(&route, generation),
             Input::RoutesApplied(generation) => self.routes_applied = generation,
             Input::Missing(missing) => self.missing = missing,
         }

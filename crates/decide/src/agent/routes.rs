@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use model::leadership::Term;
 use model::routes::{
     DatabaseRouteState, DatabaseTarget, InstanceEndpoint, InstanceRouteState, Route, RouteTarget,
     ServiceTarget,
@@ -24,8 +25,47 @@ impl Agent {
         if routes != self.table.routes {
             self.table.routes = routes;
             self.table.generation += 1;
+            self.note_draining();
             commands.push(Command::Routes(self.table.clone()));
         }
+    }
+
+    /// Remembers with which generation a switchover began to drain.
+    fn note_draining(&mut self) {
+        for route in &self.table.routes {
+            let RouteTarget::Database(DatabaseTarget { database, state, .. }) = &route.target else {
+                continue;
+            };
+            let term = self.records.get(database).map(|stored| stored.value.term).unwrap_or_default();
+            if matches!(state, DatabaseRouteState::Draining { .. })
+                && self.draining.get(database).is_none_or(|(of, _)| *of != term)
+            {
+                self.draining.insert(database.clone(), (term, self.table.generation));
+            }
+        }
+    }
+
+    pub(super) fn drained(&mut self, route: &RouteName, generation: u64) {
+        let Some(system::RouteTarget::Database { database, .. }) =
+            self.system.routes.get(route).map(|r| &r.target)
+        else {
+            return;
+        };
+        if let Some((term, since)) = self.draining.get(database)
+            && generation >= *since
+        {
+            self.drained.insert(database.clone(), *term);
+        }
+    }
+
+    /// Whether every node that is heard, this one included, has drained for the switchover of `term`.
+    pub fn all_drained(&self, database: &DatabaseName, term: Term) -> bool {
+        let done = |drained: &BTreeMap<DatabaseName, Term>| drained.get(database) == Some(&term);
+        let heard = self.peers.iter().filter(|(node, peer)| {
+            !self.system.is_witness(node) && peer.was_heard(self.now) && peer.silence(self.now).is_none()
+        });
+        done(&self.drained)
+            && heard.filter_map(|(_, peer)| peer.status.as_ref()).all(|status| done(&status.drained))
     }
 
     fn route(&self, name: &RouteName, route: &system::Route) -> Route {

@@ -74,6 +74,7 @@ impl Agent {
             silent: self.silent_peers(),
             missing: self.missing.clone(),
             routes_applied: self.routes_applied,
+            drained: self.drained.clone(),
             generation: self.generation,
         };
         if next != self.status {

@@ -61,10 +61,11 @@ pub(super) fn founding(question: &Question<'_>, record: &Leadership, by: &NodeNa
     let Some(view) = question.members.get(by) else {
         return Decision::wait(format!("{by}, which creates the database, is not a member any more"));
     };
-    if view.tenure(record.term).is_some() && view.is_present() {
+    if let Some(tenure) = view.tenure(record.term).filter(|_| view.is_present()) {
         let because = format!("{by} has created the database");
         let next = Leadership {
             phase: Phase::Led { primary: by.clone() },
+            system_identifier: tenure.system_identifier,
             because: because.clone(),
             ..record.clone()
         };

@@ -111,8 +111,9 @@ impl Link {
             Ok(FromProxy::Refused { because, .. }) => {
                 tracing::warn!(%because, "the proxy did not take the routes")
             }
-            Ok(FromProxy::Drained { route, idle, cut, .. }) => {
+            Ok(FromProxy::Drained { generation, route, idle, cut }) => {
                 tracing::info!(%route, idle, cut, "sessions have left the member that hands over");
+                self.shared.inputs.send(Input::Drained { route, generation });
             }
             Ok(FromProxy::Report(report)) => self.report = report,
             Err(error) => tracing::warn!(%error, "the proxy said something that is not understood"),

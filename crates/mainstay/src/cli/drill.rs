@@ -73,7 +73,8 @@ struct RunArgs {
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     match args.command {
         Command::List => {
-            let lines = Drill::ALL.map(|drill| format!("{:<18} {}\n", drill.to_string(), drill.plan().expectation.words));
+            let lines = Drill::ALL
+                .map(|drill| format!("{:<18} {}\n", drill.to_string(), drill.plan().expectation.words));
             output.print(&lines.concat())?;
             Ok(Exit::Done)
         }
@@ -95,8 +96,13 @@ fn running_lab(name: Option<&str>) -> Result<Lab, CliError> {
     let mut wanted = running.iter().filter(|lab| name.is_none_or(|name| name == lab.system.as_str()));
     match (wanted.next(), wanted.next()) {
         (Some(one), None) => Lab::open(&one.system).map_err(|error| in_words(&error)),
-        (None, _) => Err(CliError::with(Exit::Unreachable, "no such system runs on this machine").hint("mainstay up FILE")),
-        (Some(_), Some(_)) => Err(CliError::with(Exit::Invalid, "several systems run on this machine").hint("--system NAME")),
+        (None, _) => {
+            Err(CliError::with(Exit::Unreachable, "no such system runs on this machine")
+                .hint("mainstay up FILE"))
+        }
+        (Some(_), Some(_)) => {
+            Err(CliError::with(Exit::Invalid, "several systems run on this machine").hint("--system NAME"))
+        }
     }
 }
 
@@ -120,15 +126,20 @@ async fn rehearse(lab: Lab, args: &RunArgs) -> Result<Report, CliError> {
     let runtime = tokio::task::spawn_blocking(move || lock(&lab).client_runtime()).await;
     let runtime = runtime.map_err(|error| CliError::failed("no client could be started").because(&error))?;
     let runtime = runtime.map_err(|error| in_words(&error))?;
-    let options = Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
+    let options =
+        Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
     let count = usize::try_from(args.runs).unwrap_or(1);
-    let report = drill::run(drill, count, &options, async || stage.view().await, async |step| stage.apply(step).await).await;
+    let report =
+        drill::run(drill, count, &options, async || stage.view().await, async |step| stage.apply(step).await)
+            .await;
     // A runtime may not be ended inside another one.
     let _ = tokio::task::spawn_blocking(move || runtime.shutdown()).await;
     report.map_err(|error| match error {
         DrillError::Refused(_) => CliError::with(Exit::Refused, error.to_string())
             .hint("`mainstay status` says what is missing; drills wait until all of it is back"),
-        DrillError::NoView(_) | DrillError::NoLoad(_) | DrillError::Step { .. } => CliError::failed(error.to_string()),
+        DrillError::NoView(_) | DrillError::NoLoad(_) | DrillError::Step { .. } => {
+            CliError::failed(error.to_string())
+        }
     })
 }
 
@@ -141,21 +152,33 @@ impl Stage {
         let sockets: BTreeMap<NodeName, _> =
             lab.nodes().map(|(name, _)| (name.clone(), lab.root(name).join("run/agent.sock"))).collect();
         let Some(Reply::System { system, .. }) = first_answer(&sockets, &Request::System).await else {
-            return Err(CliError::with(Exit::Unreachable, "no agent of the system answers").hint("mainstay status"));
+            return Err(
+                CliError::with(Exit::Unreachable, "no agent of the system answers").hint("mainstay status")
+            );
         };
         let wanted = |name: &DatabaseName| database.is_none_or(|wanted| wanted == name.as_str());
         let mut matching = system.databases.iter().filter(|(name, _)| wanted(name));
         let (Some((name, config)), None) = (matching.next(), matching.next()) else {
-            return Err(CliError::with(Exit::Invalid, "it is not clear which database is meant").hint("--database NAME"));
+            return Err(CliError::with(Exit::Invalid, "it is not clear which database is meant")
+                .hint("--database NAME"));
         };
         let leads_there = |target: &RouteTarget| matches!(target, RouteTarget::Database { database, role: Role::Primary } if database == name);
         let route = system.routes.iter().find(|(_, route)| leads_there(&route.target));
         let Some((route, listen)) = route.map(|(name, route)| (name.clone(), route.listen.port)) else {
             let hint = "give the database a route with target = \"primary\"";
-            return Err(CliError::with(Exit::Invalid, format!("no route leads to the primary of {name}")).hint(hint));
+            return Err(
+                CliError::with(Exit::Invalid, format!("no route leads to the primary of {name}")).hint(hint)
+            );
         };
         let (name, database) = (name.clone(), config.clone());
-        Ok(Self { lab: Arc::new(Mutex::new(lab)), sockets, system: *system, name, database, route: (route, listen) })
+        Ok(Self {
+            lab: Arc::new(Mutex::new(lab)),
+            sockets,
+            system: *system,
+            name,
+            database,
+            route: (route, listen),
+        })
     }
 
     async fn login(&self) -> Result<tokio_postgres::Config, CliError> {
@@ -196,7 +219,11 @@ impl Stage {
             let lines = self.system.nodes.get(node).into_iter().flat_map(|node| node.lines.values());
             lines.map(|ip| SocketAddr::new(*ip, self.database.port)).collect()
         };
-        self.database.members.iter().map(|node| Member { node: node.clone(), addresses: addresses(node) }).collect()
+        self.database
+            .members
+            .iter()
+            .map(|node| Member { node: node.clone(), addresses: addresses(node) })
+            .collect()
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -215,15 +242,21 @@ impl Stage {
 
     /// What is missing from full redundancy.
     fn missing(&self, overview: &Overview) -> Option<String> {
-        if let Some((node, _)) = overview.nodes.iter().find(|(_, node)| node.silent.is_some() || !node.heard) {
+        if let Some((node, _)) = overview.nodes.iter().find(|(_, node)| node.silent.is_some() || !node.heard)
+        {
             return Some(format!("node {node} is not heard"));
         }
-        let Some(record) = overview.databases.get(&self.name) else { return Some("there is no database".to_owned()) };
-        let Some(primary) = self.settled_primary(overview, record) else { return Some("there is no primary".to_owned()) };
+        let Some(record) = overview.databases.get(&self.name) else {
+            return Some("there is no database".to_owned());
+        };
+        let Some(primary) = self.settled_primary(overview, record) else {
+            return Some("there is no primary".to_owned());
+        };
         let members = overview.members.get(&self.name);
         for node in self.database.members.iter().filter(|node| **node != primary) {
             let server = members.and_then(|members| members.get(node)).map(|member| &member.status.server);
-            if !matches!(server, Some(Server::Standby(facts)) if facts.streaming && facts.follows == record.term) {
+            if !matches!(server, Some(Server::Standby(facts)) if facts.streaming && facts.follows == record.term)
+            {
                 return Some(format!("{node} does not follow the primary"));
             }
             if record.sync.k > 0 && !record.sync.members.contains(node) {

@@ -63,6 +63,14 @@ impl CliError {
         self
     }
 
+    /// What went wrong, in one sentence.
+    pub(crate) fn sentence(&self) -> &str {
+        match self {
+            Self::Plain { message, .. } => message,
+            Self::Invalid { .. } => "the system file is wrong",
+        }
+    }
+
     /// How the command ends.
     pub(crate) fn exit(&self) -> Exit {
         match self {

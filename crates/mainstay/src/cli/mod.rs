@@ -5,7 +5,9 @@
 mod agent;
 mod apply;
 mod check;
+mod columns;
 mod completions;
+mod connect;
 mod down;
 mod drill;
 mod error;
@@ -27,6 +29,8 @@ mod schema;
 mod status;
 mod switchover;
 mod target;
+#[cfg(test)]
+mod testkit;
 mod up;
 mod why;
 

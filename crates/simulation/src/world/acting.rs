@@ -90,7 +90,7 @@ impl World {
         let outcome =
             self.outcome(node, &action).unwrap_or_else(|because| Outcome::Failed { action, because });
         self.machines[node].keep(&outcome);
-        let server = self.server(node);
+        let server = Some(self.server(node));
         self.feed(node, Input::Done { database: system::database(), outcome, server });
     }
 
@@ -131,8 +131,10 @@ impl World {
         }
         postgres.process = Process::Primary;
         postgres.in_force = vec![];
-        let (timeline, begins) = (postgres.timeline, postgres.lsn());
-        Ok(Outcome::Leads { tenure: Tenure { term, timeline, begins, sync_applied: None } })
+        let (timeline, begins, system_identifier) = (postgres.timeline, postgres.lsn(), postgres.identifier);
+        Ok(Outcome::Leads {
+            tenure: Tenure { term, timeline, begins, system_identifier, sync_applied: None },
+        })
     }
 
     fn start_detached(&mut self, node: usize) -> Result<Outcome, String> {
@@ -175,12 +177,19 @@ impl World {
         if postgres.process != Process::Primary {
             return Err("the server is not out of recovery".to_owned());
         }
-        let (timeline, length) = (postgres.timeline, postgres.log.len());
+        let (timeline, length, system_identifier) =
+            (postgres.timeline, postgres.log.len(), postgres.identifier);
         let first = postgres.log.iter().position(|entry| entry.history == postgres.history).unwrap_or(length);
         let begins = model::postgres::Lsn(u64::try_from(first).unwrap_or(u64::MAX));
         let proved = self.is_proved(node, sync);
         Ok(Outcome::Leads {
-            tenure: Tenure { term, timeline, begins, sync_applied: proved.then_some(version) },
+            tenure: Tenure {
+                term,
+                timeline,
+                begins,
+                system_identifier,
+                sync_applied: proved.then_some(version),
+            },
         })
     }
 

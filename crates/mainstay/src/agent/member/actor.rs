@@ -1,6 +1,5 @@
 //! Carries out one action at a time. A fence interrupts whatever is under way.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use decide::agent::{Durable, Input, Outcome};
@@ -12,7 +11,7 @@ use model::status::Tenure;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Ground, durable, observer};
+use super::{Ground, SLOTS_LIMIT, durable, observer};
 
 /// How long the creation of a database may take.
 const FOUND_LIMIT: Duration = Duration::from_secs(120);
@@ -30,8 +29,6 @@ const PROOF_LIMIT: Duration = Duration::from_secs(3);
 const DRAIN_LIMIT: Duration = Duration::from_millis(600);
 /// How long a clean shutdown may take before the switchover becomes a failover.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(3500);
-/// How long SQL that keeps replication slots may take.
-const SLOTS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Everything that can go wrong in an action, in one sentence.
 pub(super) type Done<T> = Result<T, String>;
@@ -62,11 +59,30 @@ pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::Unbo
             outcome = actor.carry_out(&action) => outcome,
         };
         let outcome = outcome.unwrap_or_else(|because| Outcome::Failed { action, because });
-        let server = observer::look(&actor.ground).await;
+        let server = if says_it_all(&outcome) { None } else { Some(observer::look(&actor.ground).await) };
         actor.ground.turn_epoch();
         let database = actor.ground.database.clone();
+        let leads = matches!(outcome, Outcome::Leads { .. });
         actor.ground.shared.inputs.send(Input::Done { database, outcome, server });
+        if leads {
+            actor.begin_tenure().await;
+        }
         next = orders.recv().await;
+    }
+}
+
+/// Whether an outcome leaves nothing to look at: milliseconds count between two steps of a failover.
+fn says_it_all(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Promised(_) | Outcome::Detached(..) | Outcome::SyncApplied { proved: true, .. } => true,
+        Outcome::Fenced
+        | Outcome::StartedDetached
+        | Outcome::Stopped { .. }
+        | Outcome::Leads { .. }
+        | Outcome::SyncApplied { .. }
+        | Outcome::Follows(_)
+        | Outcome::Rejoined(_)
+        | Outcome::Failed { .. } => false,
     }
 }
 
@@ -152,32 +168,33 @@ impl Actor {
             let sync = SyncSet::default();
             self.start(&StartRole::Primary { token, sync }).await?;
         }
-        self.leads(Tenure { term, timeline: Timeline(1), begins: Lsn(0), sync_applied: None }).await
+        Ok(self.leads(term, Timeline(1), Lsn(0)).await)
     }
 
-    async fn leads(&mut self, tenure: Tenure) -> Done<Outcome> {
-        self.keep(|durable| {
-            durable.led = Some(tenure.term);
-            durable.tainted_by = Some(tenure.term);
-            durable.tenure = Some(tenure.clone());
-            durable.follows = Term(0);
-        })
-        .await?;
-        if let Err(error) = self.keep_slots().await {
+    /// The term it leads is written down already; the rest of the tenure only spares a restarted agent a second look, so
+    /// it is written after the others have been told (see [`Actor::begin_tenure`]).
+    async fn leads(&mut self, term: Term, timeline: Timeline, begins: Lsn) -> Outcome {
+        let facts = self.ground.member.observer().observe(SLOTS_LIMIT).await.ok();
+        let system_identifier = facts.and_then(|facts| facts.system_identifier.parse().ok());
+        let tenure = Tenure { term, timeline, begins, system_identifier, sync_applied: None };
+        self.durable.follows = Term(0);
+        self.durable.tenure = Some(tenure.clone());
+        Outcome::Leads { tenure }
+    }
+
+    /// What a new primary does once everybody knows.
+    async fn begin_tenure(&mut self) {
+        if let Err(error) = self.keep(|_| {}).await {
+            tracing::warn!(%error, "the tenure could not be written down");
+        }
+        if let Err(error) = self.ground.keep_slots().await {
             tracing::warn!(%error, "replication slots could not be made yet");
         }
-        Ok(Outcome::Leads { tenure })
-    }
-
-    async fn keep_slots(&self) -> Done<()> {
-        let postmaster = self.postmaster()?;
-        let members = self.ground.config.borrow().members.clone();
-        let others: BTreeMap<_, _> = members
-            .into_iter()
-            .filter(|node| *node != self.ground.shared.me)
-            .map(|node| (node, None))
-            .collect();
-        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map(drop).map_err(words)
+        // A former primary can be rewound only to a primary that has written a checkpoint on its new timeline, which
+        // PostgreSQL would take minutes for.
+        if let Some(postmaster) = self.ground.postmaster() {
+            tokio::spawn(async move { postmaster.checkpoint(START_LIMIT).await });
+        }
     }
 
     /// Starts the server and waits until it takes connections.
@@ -269,14 +286,22 @@ impl Actor {
             })
             .await?;
         }
+        if self.durable.follows != Term(0) {
+            // A switchover: the old primary is gone, but the receiver still looks for it.
+            postmaster.disconnect_receiver(DETACH_LIMIT).await.map_err(words)?;
+            self.durable.follows = Term(0);
+        }
         let promoted = postmaster.promote(token, sync, PROMOTE_LIMIT).await.map_err(words)?;
-        self.leads(Tenure { term, timeline: promoted.timeline, begins: promoted.begins, sync_applied: None })
-            .await
+        tracing::info!(took_ms = promoted.took.as_millis(), timeline = %promoted.timeline, "promoted");
+        Ok(self.leads(term, promoted.timeline, promoted.begins).await)
     }
 
     async fn apply_sync(&mut self, term: Term, sync: &SyncSet, version: u64) -> Done<Outcome> {
         self.token(term).await?;
         let applied = self.postmaster()?.apply_sync_set(sync, PROOF_LIMIT).await.map_err(words)?;
+        if applied.confirmed.is_some() {
+            tracing::info!(took_ms = applied.took.as_millis(), set = %sync, "sync set in force and proved");
+        }
         Ok(Outcome::SyncApplied { term, version, proved: sync.k == 0 || applied.confirmed.is_some() })
     }
 
@@ -285,7 +310,7 @@ impl Actor {
         self.still(term.next())?;
         let clean_end = match self.ground.postmaster() {
             Some(postmaster) => {
-                self.drained(&postmaster).await;
+                self.drained(term).await;
                 match postmaster.stop(StopMode::Fast, SHUTDOWN_LIMIT).await.map_err(words)? {
                     Stopped::Exited { control, .. } => control.filter(|control| control.state.is_clean()),
                     Stopped::CheckpointWritten { control } => Some(control),
@@ -299,15 +324,17 @@ impl Actor {
         Ok(Outcome::Stopped { term: term.next(), led: term, clean_end })
     }
 
-    /// Waits until the proxies have ended the clients' sessions, or for as long as they may take.
-    async fn drained(&self, postmaster: &Postmaster) {
+    /// Waits until every proxy has ended its sessions and parks new ones, or for as long as that may take.
+    async fn drained(&self, term: Term) {
         let deadline = Instant::now() + DRAIN_LIMIT;
         while Instant::now() < deadline {
-            match postmaster.member().observer().observe(DRAIN_LIMIT).await {
-                Ok(facts) if facts.clients == 0 => return,
-                Ok(_) => tokio::time::sleep(Duration::from_millis(4)).await,
-                Err(_) => return,
+            let database = self.ground.database.clone();
+            let all = self.ground.shared.inputs.ask(move |agent| agent.all_drained(&database, term)).await;
+            if all == Some(true) {
+                return;
             }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        tracing::warn!("some proxy has not drained; the switchover goes on without it");
     }
 }

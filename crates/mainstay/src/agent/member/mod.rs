@@ -33,6 +33,9 @@ const OPEN_PAUSE: Duration = Duration::from_secs(2);
 /// How long a checkpoint before a switchover may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long SQL that keeps replication slots may take.
+const SLOTS_LIMIT: Duration = Duration::from_secs(2);
+
 /// The handle that the mind's hands hold.
 pub(super) struct Member {
     actions: mpsc::UnboundedSender<Action>,
@@ -212,6 +215,15 @@ impl Ground {
         let mut addresses = vec![there.address()];
         addresses.extend(there.lines.values().copied().filter(|ip| *ip != there.address()));
         Some(Source { node: node.clone(), addresses, port: self.config.borrow().port, tls: false })
+    }
+
+    /// Makes the replication slots of the other members, on a standby too: whoever is promoted has them already.
+    async fn keep_slots(&self) -> Result<(), String> {
+        let Some(postmaster) = self.postmaster() else { return Ok(()) };
+        let members = self.config.borrow().members.clone();
+        let others: BTreeMap<NodeName, _> =
+            members.into_iter().filter(|node| *node != self.shared.me).map(|node| (node, None)).collect();
+        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// The database's secrets as the system agreed on them, made now if there are none.

@@ -28,16 +28,29 @@ const PROBES_TO_FAIL: u32 = 2;
 const DISK_LIMIT: Duration = Duration::from_secs(1);
 /// Below this much free space, in bytes, a member cannot do its part.
 const LITTLE_SPACE: u64 = 24 << 20;
+/// How often the replication slots of the other members are looked after.
+const SLOTS_EVERY: Duration = Duration::from_secs(2);
 /// How often free space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks, for ever.
 pub(super) async fn observe(ground: Ground) {
     let mut watch = Watch::new(ground.clone());
+    tokio::spawn(keep_slots(ground.clone()));
     tokio::spawn(watch_exits(ground));
     loop {
         watch.round().await;
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Keeps the replication slots of the other members, for ever.
+async fn keep_slots(ground: Ground) {
+    loop {
+        tokio::time::sleep(SLOTS_EVERY).await;
+        if let Err(error) = ground.keep_slots().await {
+            tracing::debug!(%error, "replication slots could not be looked after");
+        }
     }
 }
 

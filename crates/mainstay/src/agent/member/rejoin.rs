@@ -34,18 +34,19 @@ impl Actor {
     async fn follow_now(&mut self, primary: &NodeName, term: Term) -> Done<()> {
         self.still(term)?;
         let source = self.source(primary)?;
-        if self.ground.postmaster().is_none() {
-            self.ground.member.forget_source().await.map_err(words)?;
-            self.start(&StartRole::Standby).await?;
-        }
-        let postmaster = self.postmaster()?;
         if self.ground.member.kept_secrets().await.map_err(words)?.is_none() {
             let secrets = self.ground.secrets().await?;
             self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
         }
-        self.still(term)?;
-        postmaster.follow(&source).await.map_err(words)?;
-        self.keep(|durable| durable.follows = term).await
+        // Written before the receiver may start: a restarted agent must know whom this copy may follow.
+        self.keep(|durable| durable.follows = term).await?;
+        match self.ground.postmaster() {
+            Some(postmaster) => postmaster.follow(&source).await.map_err(words),
+            None => {
+                self.ground.member.set_source(&source).await.map_err(words)?;
+                self.start(&StartRole::Standby).await
+            }
+        }
     }
 
     pub(super) async fn clone_primary(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
