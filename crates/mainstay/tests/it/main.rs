@@ -4,6 +4,7 @@
 
 mod check;
 mod cli;
+mod parameters;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -19,6 +19,7 @@ const OWNED: &[(&str, &str)] = &[
     ("cluster_name", "standbys are told apart by it"),
     ("config_file", "the configuration is made from this file"),
     ("data_directory", "each node has one place for data"),
+    ("default_transaction_read_only", "it keeps writers away from a primary that hands over"),
     ("external_pid_file", "the postmaster is followed by its process, not by a file"),
     ("hba_file", "who may connect is made from this file"),
     ("hot_standby", "standbys are judged by what they answer"),
@@ -29,15 +30,12 @@ const OWNED: &[(&str, &str)] = &[
     ("listen_addresses", "members must reach each other, and the gate decides who reaches a member"),
     ("log_destination", "the log is captured: see `mainstay logs`"),
     ("logging_collector", "the log is captured: see `mainstay logs`"),
-    ("max_replication_slots", "each member needs one"),
-    ("max_wal_senders", "each member needs one"),
     ("port", "it is the key `port` of the database"),
     ("primary_conninfo", "it decides which primary a standby follows"),
     ("primary_slot_name", "each member has a slot of its own"),
     ("promote_trigger_file", "only a proven failover promotes"),
     ("recovery_end_command", "recovery is part of rejoining and restoring"),
     ("recovery_min_apply_delay", "a standby that waits on purpose cannot take over in time"),
-    ("recovery_prefetch", "recovery is part of rejoining and restoring"),
     ("recovery_target", "recovery is part of rejoining and restoring"),
     ("recovery_target_action", "recovery is part of rejoining and restoring"),
     ("recovery_target_inclusive", "recovery is part of rejoining and restoring"),
@@ -48,11 +46,16 @@ const OWNED: &[(&str, &str)] = &[
     ("recovery_target_xid", "recovery is part of rejoining and restoring"),
     ("restart_after_crash", "the supervisor decides whether a crashed primary restarts or is replaced"),
     ("restore_command", "the archive belongs to `[backups]`"),
+    ("ssl", "certificates come from the system's own authority"),
+    ("ssl_ca_file", "certificates come from the system's own authority"),
+    ("ssl_cert_file", "certificates come from the system's own authority"),
+    ("ssl_key_file", "certificates come from the system's own authority"),
     ("superuser_reserved_connections", "agents need connections also when clients use all of theirs"),
     ("synchronous_standby_names", "it is the sync set: see `members` and `sync`"),
     ("unix_socket_directories", "agents reach their member through it"),
-    ("wal_level", "replication needs `replica`; for logical replication it is raised when needed"),
+    ("update_process_title", "processes are told apart by their titles"),
     ("wal_log_hints", "a former primary could not be rewound without it"),
+    ("wal_receiver_status_interval", "it bounds how soon a standby's progress is known"),
     ("wal_receiver_timeout", "it bounds how soon a dead primary is noticed"),
     ("wal_retrieve_retry_interval", "a promotion waits for it"),
     ("wal_sender_timeout", "it bounds how soon a dead standby is noticed"),
@@ -61,11 +64,13 @@ const OWNED: &[(&str, &str)] = &[
 /// Settings of PostgreSQL 13 to 18 that only take effect when the server starts (context `postmaster` in pg_settings).
 const RESTART: &[&str] = &[
     "autovacuum_freeze_max_age",
+    "autovacuum_max_workers",
     "autovacuum_multixact_freeze_max_age",
     "autovacuum_worker_slots",
     "bonjour",
     "bonjour_name",
     "commit_timestamp_buffers",
+    "data_sync_retry",
     "dynamic_shared_memory_type",
     "event_source",
     "huge_page_size",
@@ -82,6 +87,8 @@ const RESTART: &[&str] = &[
     "max_notify_queue_pages",
     "max_pred_locks_per_transaction",
     "max_prepared_transactions",
+    "max_replication_slots",
+    "max_wal_senders",
     "max_worker_processes",
     "min_dynamic_shared_memory",
     "multixact_member_buffers",
@@ -101,7 +108,11 @@ const RESTART: &[&str] = &[
     "unix_socket_permissions",
     "wal_buffers",
     "wal_decode_buffer_size",
+    "wal_level",
 ];
+
+/// Fewer WAL senders or slots than this leave no room for a copy being made while all standbys stream.
+const FEWEST_SENDERS: u32 = 10;
 
 /// Why the user may not set `name`; `None` if the user may.
 pub fn owned_parameter(name: &str) -> Option<&'static str> {
@@ -174,36 +185,45 @@ impl Check<'_, '_> {
             .why("a value stands on one line of the configuration")
             .hint("write it on one line");
         }
-        let off = is_off(value);
-        let weak = !is_on(value) && !value.eq_ignore_ascii_case("remote_apply");
-        let why = match name {
-            "fsync" if off => {
-                "a power loss would destroy the copy: it must be made anew, if another one is left"
+        let Some(why) = unsafe_value(name, value, durability) else {
+            return;
+        };
+        let hint = match name {
+            "synchronous_commit" => {
+                "remove it; one transaction may still choose less with `SET LOCAL synchronous_commit`"
             }
-            "full_page_writes" if off => {
-                "a power loss would damage pages, and a former primary could not be rewound"
-            }
-            "data_sync_retry" if is_on(value) => {
-                "after a failed flush the data may be gone although the next flush succeeds"
-            }
-            "synchronous_commit" if weak && durability == Durability::ZeroLoss => {
-                "a write would be acknowledged before a standby has flushed it, and a failover could lose it"
-            }
-            _ => return,
+            _ => "remove it",
         };
         self.error(Code::UnsafeParameter, span, format!("`{name} = {value}` breaks the promised durability"))
             .why(why)
-            .hint("remove it; one transaction may still choose less with `SET LOCAL synchronous_commit`");
+            .hint(hint);
     }
 }
 
-/// Whether PostgreSQL reads `value` as false (it takes any unambiguous beginning of `false`, `no` and `off`).
-fn is_off(value: &str) -> bool {
-    let value = value.trim().to_ascii_lowercase();
-    value == "0" || value == "of" || ["false", "no", "off"].iter().any(|word| starts_word(word, &value))
+/// Why `name = value` cannot keep what the durability promises.
+fn unsafe_value(name: &str, value: &str, durability: Durability) -> Option<&'static str> {
+    let weak = !is_on(value) && !value.eq_ignore_ascii_case("remote_apply");
+    let few = value.parse::<u32>().is_ok_and(|count| count < FEWEST_SENDERS);
+    match name {
+        "fsync" if !is_on(value) => Some("a power loss would destroy the copy"),
+        "full_page_writes" if !is_on(value) => {
+            Some("a power loss would damage pages, and a former primary could not be rewound")
+        }
+        "data_sync_retry" if is_on(value) => {
+            Some("after a failed flush the data may be gone although the next flush succeeds")
+        }
+        "synchronous_commit" if weak && durability == Durability::ZeroLoss => Some(
+            "a write would be acknowledged before a standby has flushed it, and a failover could lose it",
+        ),
+        "wal_level" if !matches!(value, "replica" | "logical") => Some("standbys need at least `replica`"),
+        "max_wal_senders" | "max_replication_slots" if few => {
+            Some("every member needs one, and so does every copy being made; 10 is the least")
+        }
+        _ => None,
+    }
 }
 
-/// Whether PostgreSQL reads `value` as true.
+/// Whether PostgreSQL reads `value` as true: it takes any beginning of the words that no other word shares.
 fn is_on(value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
     value == "1" || ["true", "yes", "on"].iter().any(|word| starts_word(word, &value))
@@ -228,15 +248,37 @@ mod tests {
 
     #[test]
     fn booleans_are_read_as_postgres_reads_them() {
-        for off in ["off", "OFF", "false", "f", "no", "n", "0", "of"] {
-            assert!(is_off(off) && !is_on(off), "{off}");
+        for on in ["on", "ON", "true", "t", "yes", "y", "1"] {
+            assert!(is_on(on), "{on}");
         }
-        for on in ["on", "true", "t", "yes", "y", "1"] {
-            assert!(is_on(on) && !is_off(on), "{on}");
+        for not_on in ["", "o", "off", "of", "false", "f", "no", "n", "0", "remote_write", "2"] {
+            assert!(!is_on(not_on), "{not_on}");
         }
-        for neither in ["", "o", "remote_write", "2"] {
-            assert!(!is_on(neither) && !is_off(neither), "{neither}");
+    }
+
+    #[test]
+    fn values_that_break_a_promise_are_known() {
+        for (name, value) in [
+            ("fsync", "off"),
+            ("full_page_writes", "false"),
+            ("data_sync_retry", "on"),
+            ("synchronous_commit", "local"),
+            ("wal_level", "minimal"),
+            ("max_wal_senders", "3"),
+        ] {
+            assert!(unsafe_value(name, value, Durability::ZeroLoss).is_some(), "{name} = {value}");
         }
+        for (name, value) in [
+            ("fsync", "on"),
+            ("synchronous_commit", "remote_apply"),
+            ("wal_level", "logical"),
+            ("max_wal_senders", "20"),
+            ("work_mem", "64MB"),
+        ] {
+            assert!(unsafe_value(name, value, Durability::ZeroLoss).is_none(), "{name} = {value}");
+        }
+        let lossy = Durability::Async { max_loss: std::time::Duration::from_secs(1) };
+        assert!(unsafe_value("synchronous_commit", "off", lossy).is_none());
     }
 
     #[test]
