@@ -59,6 +59,11 @@ impl Detector {
         self.last_heard = Some(self.last_heard.map_or(now, |last| last.max(now)));
     }
 
+    /// A connection to it was established at `now`, so it lives. That says nothing about how late its heartbeats come.
+    pub fn connected(&mut self, now: Moment) {
+        self.last_heard = Some(self.last_heard.map_or(now, |last| last.max(now)));
+    }
+
     fn learn(&mut self, gap: Duration) {
         if gap > LONGEST_LIMIT {
             return; // An outage, not a late heartbeat: it says nothing about how late heartbeats usually come.
@@ -119,6 +124,14 @@ mod tests {
     #[test]
     fn an_outage_does_not_make_the_next_one_slower_to_see() {
         let (detector, _) = fed(&[50, 60_000, 50]);
+        assert_eq!(detector.limit(), SHORTEST_LIMIT);
+    }
+
+    #[test]
+    fn a_node_that_has_just_connected_is_given_time_for_its_first_heartbeat() {
+        let (mut detector, now) = fed(&[50; 40]);
+        detector.connected(at(now + 750));
+        assert_eq!(detector.hearing(at(now + 760)), Hearing::Heard { until: at(now + 1050) });
         assert_eq!(detector.limit(), SHORTEST_LIMIT);
     }
 

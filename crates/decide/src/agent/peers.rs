@@ -53,9 +53,11 @@ impl Peer {
 
 impl Agent {
     pub(super) fn line_up(&mut self, peer: &NodeName, line: LineName, commands: &mut Vec<Command>) {
+        let now = self.now;
         let Some(known) = self.peers.get_mut(peer) else { return };
         known.lines.insert(line);
         known.closed_since = None;
+        known.detector.connected(now);
         let status = PeerMessage::Status(Box::new(self.status.clone()));
         commands.push(Command::Send { to: peer.clone(), message: status });
     }

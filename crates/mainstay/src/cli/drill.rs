@@ -38,8 +38,6 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    target: Target,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +66,8 @@ struct RunArgs {
     /// Print the measured figures as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         Command::Run(run) => {
-            let lab = running_lab(args.target.system.as_deref())?;
+            let lab = running_lab(run.target.system.as_deref())?;
             let report = rehearse(lab, &run).await?;
             let text = match run.json {
                 true => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
