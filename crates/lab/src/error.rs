@@ -170,7 +170,9 @@ fn list(problems: &[Problem]) -> String {
 }
 
 fn hints(problems: &[Problem]) -> String {
-    problems.iter().map(|p| p.hint.as_str()).collect::<Vec<_>>().join("; ")
+    let mut hints: Vec<&str> = problems.iter().map(|p| p.hint.as_str()).collect();
+    hints.dedup();
+    hints.join("; ")
 }
 
 fn which_run(systems: &[SystemName]) -> String {

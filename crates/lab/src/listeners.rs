@@ -13,10 +13,12 @@ const LISTEN: &str = "0A";
 /// Why nobody can listen at `address`, in words; `None` when one can.
 pub(crate) fn obstacle(address: SocketAddr) -> Option<String> {
     let error = TcpListener::bind(address).err()?;
-    if error.kind() == std::io::ErrorKind::AddrInUse {
-        return Some(format!("{address} is taken by {}", owner(address)));
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return Some(format!("{address} cannot be used: {error}"));
     }
-    Some(format!("{address} cannot be used: {error}"))
+    let owner = owner(address);
+    // Whoever was just ending is in nobody's way.
+    TcpListener::bind(address).err().map(|_| format!("{address} is taken by {owner}"))
 }
 
 /// The process that listens at the address or at all addresses with its port.

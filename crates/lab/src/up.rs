@@ -30,6 +30,7 @@ pub(crate) fn up(system: &System, file: &Path, options: &Options) -> Result<Lab>
     let former = Manifest::load(&home)?;
     refuse_second(former.as_ref())?;
     let manifest = plan(system, &source, &home, options, former.as_ref());
+    refuse_other_mode(former.as_ref(), manifest.mode)?;
     let problems = preflight::check(system, &manifest, former.as_ref(), &home, options);
     if !problems.is_empty() {
         return Err(LabError::NotReady(problems));
@@ -76,6 +77,25 @@ fn refuse_second(former: Option<&Manifest>) -> Result<()> {
         Some(manifest) if manifest.phase == Phase::Up && manifest.nodes_on() > 0 => {
             Err(LabError::AlreadyRunning { system: manifest.system.clone(), nodes: manifest.nodes_on() })
         }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Kept data knows the addresses its nodes had.
+fn refuse_other_mode(former: Option<&Manifest>, mode: Mode) -> Result<()> {
+    match former.map(|former| former.mode) {
+        Some(before) if before != mode => Err(LabError::NotPossible {
+            what: "going on with the data that is there".to_owned(),
+            why: match before {
+                Mode::Loopback => {
+                    "its nodes had loopback addresses; use `--loopback`, or `mainstay down` first"
+                }
+                Mode::Namespaces => {
+                    "its nodes had networks of their own; become root, or `mainstay down` first"
+                }
+            }
+            .to_owned(),
+        }),
         Some(_) | None => Ok(()),
     }
 }

@@ -67,7 +67,10 @@ pub(crate) fn power_on(home: &Home, manifest: &Manifest, name: &NodeName) -> Res
         Mode::Namespaces => {
             spawn_isolated(network::node(&manifest.system, name).open()?, command, freezer.as_ref())
         }
-        Mode::Loopback => detach(&mut command, freezer.as_ref()).and_then(|()| command.spawn()),
+        Mode::Loopback => {
+            without_network_rights(&mut command);
+            detach(&mut command, freezer.as_ref()).and_then(|()| command.spawn())
+        }
     };
     let child = child.map_err(LabError::io(|| format!("starting node {name}")))?;
     wait_ready(child, START_LIMIT).map_err(|reason| LabError::NodeStart { node: name.clone(), reason })
@@ -92,6 +95,20 @@ fn spawn_isolated(network: fs::File, mut command: Command, freezer: Option<&Free
         detach(&mut command, freezer)?;
         command.spawn()
     })
+}
+
+/// Nodes on the machine's own loopback must not set rules of the machine's own kernel, not even as root: several of them would
+/// guard the same port, and the rules would stay when they are gone (capabilities(7)).
+fn without_network_rights(command: &mut Command) {
+    /// `CAP_NET_ADMIN` (`linux/capability.h`).
+    const NET_ADMIN: libc::c_ulong = 12;
+    let give_up = || {
+        // SAFETY: a plain system call with numbers only. It fails for users who do not have the right anyway.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, NET_ADMIN, 0, 0, 0) };
+        Ok(())
+    };
+    // SAFETY: a system call is allowed between fork and exec.
+    unsafe { command.pre_exec(give_up) };
 }
 
 /// Makes the command a session of its own in the node's control group, with a pipe to say that it is ready.

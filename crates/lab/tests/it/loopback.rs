@@ -74,9 +74,28 @@ fn loopback_nodes_are_killed_frozen_and_started() {
     eventually("it answers again", String::new, || greeting(address).is_some());
     bench.down(Data::Keep);
     assert!(Traces::of(&bench).processes.is_empty());
+    let other = Lab::up(&bench.system, &bench.file, &bench.options()).unwrap_err().to_string();
+    assert!(other.contains("had loopback addresses"), "{other}");
     bench.down(Data::Remove);
     assert_eq!(Traces::of(&bench).processes, before.processes);
     assert_eq!(Traces::of(&bench).files, before.files);
+}
+
+#[test]
+fn loopback_nodes_set_no_rules_of_the_machine_not_even_as_root() {
+    let bench = Bench::new();
+    let before = Traces::of(&bench);
+    let script =
+        "nft add table inet mainstay_test 2>{root}/said && echo allowed >{root}/said; exec sleep 1000";
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let lab =
+        Lab::up(&bench.system, &bench.file, &Options { loopback: true, command, ..bench.options() }).unwrap();
+    let said = lab.root(&node("e1")).join("said");
+    let read = || fs::read_to_string(&said).unwrap_or_default();
+    eventually("nft has ended", read, || !read().is_empty());
+    assert!(read().contains("not permitted"), "{}", read());
+    bench.down(Data::Remove);
+    assert_eq!(Traces::of(&bench), before);
 }
 
 fn as_nobody(helper: &Path, word: &str, arguments: &[String]) -> Output {
