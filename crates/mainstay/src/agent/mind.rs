@@ -27,7 +27,7 @@ type Question = Box<dyn FnOnce(&Agent) + Send>;
 /// Something the loop waits for.
 pub(super) enum Happening {
     /// For the mind.
-    Input(Input),
+    Input(Box<Input>),
     /// About the mind.
     Question(Question),
 }
@@ -136,7 +136,7 @@ pub(super) async fn run(
     loop {
         let happening = tokio::select! {
             biased;
-            _ = ticks.tick() => Happening::Input(Input::Tick),
+            _ = ticks.tick() => Happening::Input(Box::new(Input::Tick)),
             happening = happenings.recv() => match happening {
                 Some(happening) => happening,
                 None => return,
@@ -144,7 +144,7 @@ pub(super) async fn run(
         };
         match happening {
             Happening::Input(input) => {
-                for command in agent.handle(input, effects::clock::now()) {
+                for command in agent.handle(*input, effects::clock::now()) {
                     hands.carry_out(command);
                 }
             }

@@ -113,7 +113,7 @@ pub(crate) struct Inputs(mpsc::UnboundedSender<mind::Happening>);
 impl Inputs {
     pub(crate) fn send(&self, input: Input) {
         // The mind ends only with the process; then nobody cares.
-        let _ = self.0.send(mind::Happening::Input(input));
+        let _ = self.0.send(mind::Happening::Input(Box::new(input)));
     }
 
     /// Asks the mind itself; the question runs between two inputs.

@@ -103,7 +103,9 @@ impl RaftTransport for OverTls {
             pool.call(&target, request, deadline).await.map_err(|error| match error {
                 RpcError::NotConnected(_) => io::Error::new(io::ErrorKind::NotConnected, error),
                 RpcError::TimedOut { .. } => io::Error::new(io::ErrorKind::TimedOut, error),
-                other => io::Error::other(other),
+                RpcError::ConnectionLost(_) | RpcError::Refused { .. } | RpcError::UnknownNode(_) => {
+                    io::Error::other(error)
+                }
             })
         })
     }

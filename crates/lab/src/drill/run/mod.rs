@@ -24,6 +24,9 @@ use super::table::RunName;
 use verdict::Course;
 use watch::Watch;
 
+/// How long a system may take to come to rest before a drill is refused.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// What the system says of itself at one moment, asked for by the caller in whatever way there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemView {
@@ -176,16 +179,31 @@ async fn once(
     }))
 }
 
+/// The system's state once nothing is missing. What is just coming to rest is waited for; what stays missing refuses.
+async fn whole(view: &impl AsyncFn() -> Result<SystemView, String>) -> Result<SystemView, DrillError> {
+    let begun = clock::now();
+    loop {
+        let missing = match view().await {
+            Ok(SystemView { missing: Some(missing), .. }) => {
+                DrillError::Refused(format!("the system is not fully redundant: {missing}"))
+            }
+            Ok(view) => return Ok(view),
+            Err(reason) => DrillError::NoView(reason),
+        };
+        if clock::now().since(begun) >= SETTLE {
+            return Err(missing);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Refuses what is not safe, chooses the victim, and starts client and prober.
 async fn set_up(
     plan: Plan,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
 ) -> Result<Stage, DrillError> {
-    let before = view().await.map_err(DrillError::NoView)?;
-    if let Some(missing) = &before.missing {
-        return Err(DrillError::Refused(format!("the system is not fully redundant: {missing}")));
-    }
+    let before = whole(view).await?;
     let Some(primary) = before.primary.clone() else {
         return Err(DrillError::Refused("there is no primary".to_owned()));
     };
