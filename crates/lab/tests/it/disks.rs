@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lab::{Data, Lab};
 
 use crate::support::{
-    Bench, HELPER, Traces, at, dial, eventually, inside, node, wait_for_answers, with_database,
+    Bench, STAND_IN, Traces, at, dial, eventually, inside, node, wait_for_answers, with_database,
 };
 
 /// A system whose nodes keep their databases on volumes of their own. The stand-in has none; that the file has one makes
@@ -48,7 +48,7 @@ fn a_full_volume_takes_nothing_more() {
 fn a_hung_disk_recovers_by_itself_when_its_maker_is_dead() {
     let (bench, lab, before) = with_volumes();
     let databases = lab.root(&node("e1")).join("databases").display().to_string();
-    let mut maker = Command::new(HELPER);
+    let mut maker = Command::new(STAND_IN);
     maker.args(["freeze-volume".as_ref(), bench.base().as_os_str()]);
     maker.args([bench.name().as_str(), "e1", "2500"]).stderr(Stdio::null());
     let began = Instant::now();

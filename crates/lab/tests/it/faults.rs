@@ -18,6 +18,7 @@ fn a_cut_is_silent_with_the_carrier_up_and_ends_by_itself() {
     let began = Instant::now();
     let lasting = Duration::from_millis(1500);
     let evidence = lab.cut_node(&node("e1"), &CutOptions::whole().lasting(lasting)).unwrap();
+    println!("{evidence}");
     assert!(evidence.what.contains("from and to e1"), "{evidence}");
     assert!(dial(&lab, e1).is_err(), "the cut node answers");
     assert!(dial_from(&lab, "e1", at(&lab, "w1", "radio")).is_err(), "the cut node reaches others");
@@ -88,7 +89,7 @@ fn a_frozen_node_stands_still_and_goes_on() {
     let e1 = node("e1");
     let address = at(&lab, "e1", "fibre");
     let before = dial(&lab, address).unwrap();
-    lab.freeze_node(&e1, false).unwrap();
+    println!("{}", lab.freeze_node(&e1, false).unwrap());
     assert!(lab.is_frozen(&e1).unwrap());
     // The kernel accepts, the program says nothing.
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok();
@@ -121,6 +122,7 @@ fn a_killed_node_says_no_goodbye_and_comes_back() {
     std::fs::write(lab.root(&e1).join("kept"), "data").unwrap();
 
     let evidence = lab.kill_node(&e1).unwrap();
+    println!("{evidence}");
     assert!(evidence.what.contains("dead"), "{evidence}");
     assert!(!lab.node(&e1).unwrap().is_on());
     reader.get_ref().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -130,6 +132,7 @@ fn a_killed_node_says_no_goodbye_and_comes_back() {
     assert!(matches!(lab.kill_node(&e1), Err(LabError::NodeOff { .. })));
 
     let started = lab.start_node(&e1).unwrap();
+    println!("{started}");
     assert!(started.seen.since(started.begun) < Duration::from_secs(5), "{started}");
     eventually("it answers again", String::new, || dial(&lab, address).is_ok());
     assert_eq!(std::fs::read_to_string(lab.root(&e1).join("kept")).unwrap(), "data");

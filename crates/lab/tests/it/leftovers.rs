@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lab::fault::CutOptions;
 use lab::{Data, Lab, LabError};
 
-use crate::support::{Bench, HELPER, PORT, Traces, node};
+use crate::support::{Bench, PORT, STAND_IN, Traces, node};
 
 #[test]
 fn down_leaves_nothing_after_use_and_faults() {
@@ -41,7 +41,7 @@ fn an_up_that_was_killed_at_any_moment_is_cleaned_or_continued() {
     let before = Traces::of(&bench);
     let mut interrupted = 0;
     for step in 0..14 {
-        let mut command = Command::new(HELPER);
+        let mut command = Command::new(STAND_IN);
         command.args(["up".as_ref(), bench.base().as_os_str(), bench.file.as_os_str()]);
         command.arg(PORT.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut up = command.spawn().unwrap();
@@ -74,7 +74,7 @@ fn a_down_that_was_killed_is_finished_by_the_next() {
     let before = Traces::of(&bench);
     for step in 0..6 {
         bench.up();
-        let mut command = Command::new(HELPER);
+        let mut command = Command::new(STAND_IN);
         command.args(["down".as_ref(), bench.base().as_os_str()]).arg(bench.name().as_str());
         let mut down = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(step * 10));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lab::fault::CutOptions;
 use lab::{Data, Lab, Mode, Options};
 
-use crate::support::{Bench, HELPER, Traces, eventually, free_port, node};
+use crate::support::{Bench, STAND_IN, Traces, eventually, free_port, node};
 
 /// The user without rights (`nobody` on Debian).
 const NOBODY: &str = "65534";
@@ -22,12 +22,12 @@ fn another_user_runs_a_system_without_any_right() {
     let bench = Bench::new();
     let before = Traces::of(&bench);
     // The build directory may be closed to others.
-    let helper = bench.directory.path().join("helper");
-    fs::copy(HELPER, &helper).unwrap();
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let stand_in = bench.directory.path().join("stand-in");
+    fs::copy(STAND_IN, &stand_in).unwrap();
+    fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
     let port = free_port();
     let arguments = [bench.base().display().to_string(), bench.file.display().to_string(), port.to_string()];
-    let said = as_nobody(&helper, "up", &arguments);
+    let said = as_nobody(&stand_in, "up", &arguments);
     assert!(said.status.success(), "{said:?}");
     let addresses = addresses(&said);
     assert_eq!(addresses.len(), 8);
@@ -38,9 +38,9 @@ fn another_user_runs_a_system_without_any_right() {
             greeting(address).is_some_and(|said| said.starts_with(name.as_str()))
         });
     }
-    let again = as_nobody(&helper, "up", &arguments);
+    let again = as_nobody(&stand_in, "up", &arguments);
     assert!(String::from_utf8_lossy(&again.stderr).contains("already running"), "{again:?}");
-    let end = as_nobody(&helper, "down", &[arguments[0].clone(), bench.name().to_string()]);
+    let end = as_nobody(&stand_in, "down", &[arguments[0].clone(), bench.name().to_string()]);
     assert!(end.status.success(), "{end:?}");
     fs::remove_dir(bench.base()).unwrap();
     assert_eq!(Traces::of(&bench), before);
@@ -98,11 +98,11 @@ fn loopback_nodes_set_no_rules_of_the_machine_not_even_as_root() {
     assert_eq!(Traces::of(&bench), before);
 }
 
-fn as_nobody(helper: &Path, word: &str, arguments: &[String]) -> Output {
+fn as_nobody(stand_in: &Path, word: &str, arguments: &[String]) -> Output {
     let user = format!("--reuid={NOBODY}");
     let group = format!("--regid={NOBODY}");
     let mut command = Command::new("setpriv");
-    command.args([user.as_str(), &group, "--clear-groups"]).arg(helper).arg(word).args(arguments);
+    command.args([user.as_str(), &group, "--clear-groups"]).arg(stand_in).arg(word).args(arguments);
     command.output().unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! The lab with real namespaces, links and processes. Root is needed; what a node runs is a stand-in that answers.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::unwrap_used, reason = "what tests share fails as tests do")]
 
 mod adapt;
 mod disks;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub(crate) const PORT: u16 = 7000;
 
 /// The binary of the tests.
-pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_lab-test-helper");
+pub(crate) const STAND_IN: &str = env!("CARGO_BIN_EXE_lab-test-stand-in");
 
 /// How the directories of tests begin, before the number of the test's process.
 const PREFIX: &str = "mainstay-lab-test-";
@@ -70,10 +70,10 @@ impl Bench {
 
     pub(crate) fn options(&self) -> Options {
         let port = PORT.to_string();
-        let command = [HELPER, "answer", "{node}", "{root}", "{file}", &port];
+        let command = [STAND_IN, "answer", "{node}", "{root}", "{file}", &port];
         Options {
             base: self.base(),
-            program: PathBuf::from(HELPER),
+            program: PathBuf::from(STAND_IN),
             command: command.map(str::to_owned).to_vec(),
             ..Options::default()
         }
@@ -149,12 +149,12 @@ pub(crate) fn at(lab: &Lab, name: &str, on: &str) -> SocketAddr {
 
 /// Who answers an outside client.
 pub(crate) fn dial(lab: &Lab, address: SocketAddr) -> Result<String, String> {
-    finish(lab.spawn_as_client(piped(Command::new(HELPER).args(["dial", &address.to_string()]))).unwrap())
+    finish(lab.spawn_as_client(piped(Command::new(STAND_IN).args(["dial", &address.to_string()]))).unwrap())
 }
 
 /// Who answers a client inside a node.
 pub(crate) fn dial_from(lab: &Lab, from: &str, address: SocketAddr) -> Result<String, String> {
-    let mut command = Command::new(HELPER);
+    let mut command = Command::new(STAND_IN);
     finish(lab.spawn_in_node(&node(from), piped(command.args(["dial", &address.to_string()]))).unwrap())
 }
 
