@@ -20,6 +20,7 @@ mod logs;
 mod output;
 mod overview;
 mod pause;
+mod progress;
 mod proxy;
 mod psql;
 mod render;
@@ -27,7 +28,9 @@ mod restart;
 mod resume;
 mod schema;
 mod status;
+mod subject;
 mod switchover;
+mod takeover;
 mod target;
 #[cfg(test)]
 mod testkit;

@@ -1,9 +1,18 @@
 //! `mainstay pause`: no automatic repair for a while.
 
+use std::time::Duration;
+
+use mainstay::api::Request;
+
+use super::connect::Connection;
 use super::error::CliError;
 use super::exit::Exit;
 use super::output::Output;
+use super::progress::Progress;
 use super::target::Target;
+
+/// How long the request, and its way to all agents, may take.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Let Mainstay watch but not act, for maintenance
 ///
@@ -20,7 +29,30 @@ pub(crate) struct Args {
     target: Target,
 }
 
-pub(crate) async fn run(_args: Args, _output: Output) -> Result<Exit, CliError> {
-    Err(CliError::failed("`mainstay pause` is not part of this build yet")
-        .hint("`mainstay check FILE` works already"))
+pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
+    let reason = args.reason.unwrap_or_else(|| "an operator paused it".to_owned());
+    set(&args.target, &Request::Pause { reason: reason.clone() }, Some(&reason), output).await
+}
+
+/// Pauses or resumes, and waits until the agent that knows best says so.
+pub(super) async fn set(
+    target: &Target,
+    request: &Request,
+    paused: Option<&str>,
+    output: Output,
+) -> Result<Exit, CliError> {
+    let mut connection = Connection::open(target)?;
+    let view = connection.view().await?;
+    let mut progress = Progress::begin(output);
+    let sentence = connection.done(&view.overview.node, request, LIMIT).await?;
+    let missing = progress.until(&mut connection, LIMIT, |view| {
+        (view.overview.paused.as_deref() != paused).then(|| format!("waiting for {}", view.overview.node))
+    });
+    if let Some(missing) = missing.await? {
+        return Err(CliError::failed(format!(
+            "it is agreed on, but not every agent knows it yet: {missing}"
+        )));
+    }
+    output.print(&format!("{sentence} (after {} ms)\n", progress.elapsed().as_millis()))?;
+    Ok(Exit::Done)
 }

@@ -1,8 +1,11 @@
 //! `mainstay resume`: automatic repair again.
 
+use mainstay::api::Request;
+
 use super::error::CliError;
 use super::exit::Exit;
 use super::output::Output;
+use super::pause;
 use super::target::Target;
 
 /// Let Mainstay act again after a pause
@@ -11,14 +14,10 @@ use super::target::Target;
 Examples:
   mainstay resume")]
 pub(crate) struct Args {
-    /// A word about it, kept in the events
-    #[arg(long, value_name = "WORDS")]
-    reason: Option<String>,
     #[command(flatten)]
     target: Target,
 }
 
-pub(crate) async fn run(_args: Args, _output: Output) -> Result<Exit, CliError> {
-    Err(CliError::failed("`mainstay resume` is not part of this build yet")
-        .hint("`mainstay check FILE` works already"))
+pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
+    pause::set(&args.target, &Request::Resume, None, output).await
 }

@@ -1,0 +1,150 @@
+//! The status as a person reads it.
+
+mod members;
+mod routes;
+
+use std::fmt::Write;
+
+use model::routes::InstanceRouteState;
+use model::system::Coordination;
+use model::{NodeName, ServiceName};
+
+use super::verdict::{Level, Trouble, Verdict};
+use super::view::{Heard, View};
+use crate::cli::columns::{Cell, section};
+use crate::cli::output::{Look, Output};
+
+/// Everything at one glance: the verdict, then what it is made of, then what is wrong and what would help.
+pub(crate) fn text(view: &View, verdict: &Verdict, output: Output) -> String {
+    let mut out = headline(view, verdict, output);
+    out += &troubles(&verdict.troubles, output);
+    for name in view.system.databases.keys() {
+        out += &members::database(view, name, &verdict.writes, output);
+    }
+    let _ = writeln!(out, "\n{}", output.on_stdout(Look::Heading, "Protection"));
+    for sentence in &verdict.protection.sentences {
+        let _ = writeln!(out, "  {sentence}");
+    }
+    out += &section("Nodes", &["node", "site", "state", "lines", "votes"], &nodes(view), output);
+    let services: Vec<_> = view.system.services.keys().flat_map(|name| instances(view, name)).collect();
+    out += &section("Services", &["service", "instance", "address", "state"], &services, output);
+    out += &section("Routes", &["route", "listens on", "leads to"], &routes::rows(view), output);
+    out
+}
+
+/// How a level looks.
+pub(crate) fn look(level: Level) -> Look {
+    match level {
+        Level::Healthy => Look::Good,
+        Level::Degraded => Look::Warning,
+        Level::Down => Look::Error,
+    }
+}
+
+fn headline(view: &View, verdict: &Verdict, output: Output) -> String {
+    let word = output.on_stdout(look(verdict.level), verdict.level.word());
+    let name = output.on_stdout(Look::Heading, view.system.name.as_str());
+    format!("{name} is {word}: {}\n", verdict.sentence)
+}
+
+fn troubles(troubles: &[Trouble], output: Output) -> String {
+    let mut out = String::new();
+    if troubles.is_empty() {
+        return out;
+    }
+    let _ = writeln!(out, "\n{}", output.on_stdout(Look::Heading, "What is wrong"));
+    for Trouble { level, subject: _, what, doing, unblock } in troubles {
+        let _ = writeln!(out, "  {} {what}", output.on_stdout(look(*level), mark(*level)));
+        if let Some(doing) = doing {
+            let _ = writeln!(out, "    {} {doing}", output.on_stdout(Look::Faint, "now: "));
+        }
+        if let Some(unblock) = unblock {
+            let _ = writeln!(out, "    {} {unblock}", output.on_stdout(Look::Hint, "help:"));
+        }
+    }
+    out
+}
+
+/// What stands where there are no colours.
+fn mark(level: Level) -> &'static str {
+    match level {
+        Level::Healthy => "-",
+        Level::Degraded => "!",
+        Level::Down => "x",
+    }
+}
+
+fn nodes(view: &View) -> Vec<Vec<Cell>> {
+    view.system
+        .nodes
+        .iter()
+        .map(|(name, node)| {
+            let votes = match (&view.system.coordination, node.voter) {
+                (Coordination::Etcd(_), _) => "etcd decides",
+                (Coordination::Embedded, true) => "yes",
+                (Coordination::Embedded, false) => "-",
+            };
+            vec![
+                name.as_str().into(),
+                node.site.as_str().into(),
+                node_state(view, name),
+                node_lines(view, name).into(),
+                votes.into(),
+            ]
+        })
+        .collect()
+}
+
+fn node_state(view: &View, name: &NodeName) -> Cell {
+    let leads = view.overview.leader.as_ref() == Some(name);
+    let here = match (leads, view.overview.nodes.get(name)) {
+        (true, _) => "up, leads",
+        (false, _) => "up",
+    };
+    match view.heard(name) {
+        Heard::Yes => match view.overview.nodes.get(name).map(|node| node.missing.is_empty()) {
+            Some(false) => Cell::new(Look::Warning, format!("{here}, less protected")),
+            Some(true) | None => here.into(),
+        },
+        Heard::Silent => Cell::new(Look::Error, "silent"),
+        Heard::AgentGone => Cell::new(Look::Error, "its agent has ended"),
+        Heard::Never => Cell::new(Look::Error, "not heard yet"),
+        Heard::CutOff => Cell::new(Look::Error, "cut off from the others"),
+    }
+}
+
+fn node_lines(view: &View, name: &NodeName) -> String {
+    let Some(node) = view.system.nodes.get(name) else { return String::new() };
+    let up = view.overview.nodes.get(name).map(|node| &node.lines);
+    let unknown = up.is_none_or(|up| up.is_empty()) && view.overview.node == *name;
+    let line = |line: &model::LineName, address: &std::net::IpAddr| match up {
+        Some(up) if up.contains(line) || unknown => format!("{line} {address}"),
+        Some(_) | None => format!("{line} {address} (down)"),
+    };
+    node.lines.iter().map(|(name, address)| line(name, address)).collect::<Vec<_>>().join(", ")
+}
+
+fn instances(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
+    let all = view.instances(service);
+    if all.is_empty() {
+        return vec![vec![
+            service.as_str().into(),
+            "-".into(),
+            "-".into(),
+            Cell::new(Look::Error, "not placed yet"),
+        ]];
+    }
+    let row = |instance: model::routes::InstanceEndpoint| {
+        let state = match instance.state {
+            InstanceRouteState::Ready => "ready".into(),
+            InstanceRouteState::NotReady => Cell::new(Look::Warning, "not ready"),
+            InstanceRouteState::Draining => Cell::new(Look::Warning, "finishes its work"),
+            InstanceRouteState::Gone => Cell::new(Look::Error, "gone"),
+        };
+        vec![service.as_str().into(), instance.id.into(), instance.address.to_string().into(), state]
+    };
+    all.into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The verdict on systems in every state a person may find them in.
+
+use model::leadership::{Phase, Term};
+use model::routes::InstanceRouteState;
+use model::status::{Server, Silence};
+use model::system::System;
+
+use super::protection::Effect;
+use super::*;
+use crate::cli::testkit::{described, healthy, member, seen, set, shop, silence, view};
+
+fn verdict(change: impl FnOnce(&mut decide::agent::Overview)) -> Verdict {
+    of(shop(), change)
+}
+
+fn of(system: System, change: impl FnOnce(&mut decide::agent::Overview)) -> Verdict {
+    let me = system.voters().next().expect("a voter").to_string();
+    let mut overview = healthy(&system, &me);
+    change(&mut overview);
+    Verdict::of(&seen(system, overview))
+}
+
+/// Five voters in three sites, with members on `members`.
+fn five(members: &str) -> System {
+    described(&format!(
+        "[system]\nname = \"five\"\n[sites.a]\n[sites.b]\n[sites.c]\n\
+         [nodes.a1]\nsite = \"a\"\naddress = \"10.1.0.1\"\n[nodes.a2]\nsite = \"a\"\naddress = \"10.1.0.2\"\n\
+         [nodes.b1]\nsite = \"b\"\naddress = \"10.1.0.3\"\n[nodes.b2]\nsite = \"b\"\naddress = \"10.1.0.4\"\n\
+         [nodes.c1]\nsite = \"c\"\naddress = \"10.1.0.5\"\n[databases.db]\nmembers = [{members}]\n"
+    ))
+}
+
+#[test]
+fn a_healthy_system_may_lose_any_one_node() {
+    let verdict = verdict(|_| {});
+    assert_eq!(verdict.level, Level::Healthy);
+    assert_eq!(verdict.sentence, "everything works, and any one node may be lost");
+    assert_eq!(
+        verdict.protection.sentences[0],
+        "any one node may be lost; writes would wait if two of e1, n1, w1 were lost"
+    );
+    assert_eq!(verdict.protection.survives_nodes, 1);
+    assert_eq!(verdict.protection.loss_of["e1"], Effect::FailOver);
+    assert_eq!(verdict.protection.loss_of["w1"], Effect::GoOn);
+    assert_eq!(verdict.writes["orders"], Writes::Flow);
+}
+
+#[test]
+fn with_one_standby_silent_the_next_loss_is_too_much_and_it_says_why() {
+    let verdict = verdict(|overview| {
+        silence(overview, "n1");
+        overview.databases.get_mut("orders").unwrap().sync = set(1, &["w1"]);
+    });
+    assert_eq!(verdict.level, Level::Degraded);
+    assert_eq!(verdict.protection.survives_nodes, 0);
+    assert!(
+        verdict.protection.sentences[0]
+            .starts_with("writes would wait if e1 or w1 were lost: no failover of orders"),
+        "{:?}",
+        verdict.protection.sentences
+    );
+    assert_eq!(verdict.writes["orders"], Writes::Flow);
+}
+
+#[test]
+fn both_standbys_gone_blocks_writes_and_says_what_unblocks_them() {
+    let verdict = verdict(|overview| {
+        silence(overview, "n1");
+        silence(overview, "w1");
+    });
+    assert_eq!(verdict.level, Level::Down);
+    let first = &verdict.troubles[0];
+    assert_eq!(first.what, "writes to orders wait: no standby confirms them: w1 is silent and n1 is silent");
+    assert_eq!(first.unblock.as_deref(), Some("start node w1 or n1: writes wait for one of them"));
+    let system = verdict.troubles.iter().find(|trouble| trouble.subject == "system").unwrap();
+    assert_eq!(system.what, "nothing can be decided: only 1 of 3 voters is heard");
+    assert_eq!(verdict.protection.sentences[0], "writes wait already; see above what would help");
+}
+
+#[test]
+fn a_silent_primary_is_being_replaced() {
+    let system = shop();
+    let mut overview = healthy(&system, "w1");
+    overview.leader = Some("w1".into());
+    overview.because.insert(
+        "database/orders leadership".to_owned(),
+        "e1 has been silent on every line for 320 ms".to_owned(),
+    );
+    silence(&mut overview, "e1");
+    let verdict = Verdict::of(&seen(system, overview));
+    assert_eq!(verdict.level, Level::Down);
+    assert_eq!(verdict.troubles[0].what, "writes to orders wait: its primary's node e1 is silent");
+    assert_eq!(verdict.troubles[0].doing.as_deref(), Some("e1 has been silent on every line for 320 ms"));
+    assert_eq!(verdict.troubles[0].unblock, None, "two members can report: nobody has to help");
+}
+
+#[test]
+fn a_revocation_without_enough_reports_names_who_is_missing() {
+    let verdict = verdict(|overview| {
+        let record = overview.databases.get_mut("orders").unwrap();
+        record.term = Term(2);
+        record.phase = Phase::Revoking { former: "w1".into(), prefer: None, forced: None };
+        record.sync = set(1, &["e1", "n1"]);
+        silence(overview, "w1");
+        member(overview, "orders", "n1").server = Server::Unknown;
+    });
+    assert_eq!(verdict.level, Level::Down);
+    assert_eq!(
+        verdict.troubles[0].unblock.as_deref(),
+        Some("start node w1 and n1: what they hold decides who may lead")
+    );
+}
+
+#[test]
+fn a_set_that_is_being_changed_counts_with_the_sets_before() {
+    let verdict = verdict(|overview| {
+        let record = overview.databases.get_mut("orders").unwrap();
+        record.previous_sync = vec![set(1, &["n1", "w1"])];
+        record.sync = set(1, &["w1"]);
+        member(overview, "orders", "n1").trouble = Some("its disk is full".to_owned());
+    });
+    assert_eq!(verdict.level, Level::Degraded);
+    let Effect::Wait { because } = &verdict.protection.loss_of["e1"] else {
+        panic!("{:?}", verdict.protection.loss_of)
+    };
+    assert_eq!(because, "nobody left surely holds every acknowledged write of orders");
+}
+
+#[test]
+fn an_agent_that_ended_does_not_stop_writes() {
+    let verdict = verdict(|overview| {
+        overview.nodes.get_mut("w1").unwrap().silent = Some(Silence::Closed);
+    });
+    assert_eq!(verdict.level, Level::Degraded);
+    assert_eq!(verdict.writes["orders"], Writes::Flow);
+    assert_eq!(verdict.sentence, "the agent of node w1 has ended; the node itself may live");
+}
+
+#[test]
+fn five_voters_and_a_member_in_each_site_survive_a_site() {
+    let verdict = of(five("\"a1\", \"b1\", \"c1\""), |_| {});
+    assert_eq!(verdict.level, Level::Healthy);
+    assert!(verdict.protection.sentences.contains(&"any one site may be lost".to_owned()), "{verdict:#?}");
+}
+
+#[test]
+fn the_loss_of_a_site_that_holds_primary_and_standby_is_told() {
+    let verdict = of(five("\"a1\", \"a2\", \"b1\", \"b2\""), |_| {});
+    assert_eq!(verdict.protection.survives_nodes, 1);
+    assert_eq!(
+        verdict.protection.sentences[..2],
+        [
+            "any one node may be lost; writes would wait if a1 and a2, or a1 and b1, or a1 and b2 were lost at once",
+            "writes would wait if site a were lost: nobody left surely holds every acknowledged write of db",
+        ]
+    );
+}
+
+#[test]
+fn a_pause_a_missing_gate_and_an_instance_are_degradations() {
+    let verdict = verdict(|overview| {
+        overview.paused = Some("new switch in rack 4".to_owned());
+        overview.nodes.get_mut("n1").unwrap().missing = vec!["no gate".to_owned()];
+        overview.nodes.get_mut("e1").unwrap().instances[0].state = InstanceRouteState::NotReady;
+    });
+    let told: Vec<&str> = verdict.troubles.iter().map(|trouble| trouble.what.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "2 of 3 instances of web are ready: web-1@e1 is not healthy",
+            "the automation is paused, so nothing would be repaired: new switch in rack 4",
+            "node n1 is less protected: no gate",
+        ]
+    );
+    assert_eq!(verdict.sentence, "2 of 3 instances of web are ready: web-1@e1 is not healthy (and 2 more)");
+}
+
+#[test]
+fn no_ready_instance_is_down() {
+    let verdict = verdict(|overview| {
+        for node in overview.nodes.values_mut() {
+            node.instances.clear();
+        }
+    });
+    assert_eq!(verdict.level, Level::Down);
+    assert_eq!(verdict.sentence, "no instance of web is ready");
+}
+
+#[test]
+fn the_answer_of_a_node_that_was_cut_off_does_not_count() {
+    let system = shop();
+    let mut isolated = healthy(&system, "e1");
+    silence(&mut isolated, "w1");
+    silence(&mut isolated, "n1");
+    let mut majority = healthy(&system, "w1");
+    majority.leader = Some("w1".into());
+    let record = majority.databases.get_mut("orders").unwrap();
+    record.term = Term(2);
+    record.phase = Phase::Led { primary: "w1".into() };
+    silence(&mut majority, "e1");
+    let view = view(system, [isolated, majority]);
+    assert_eq!(view.overview.node.as_str(), "w1");
+    let verdict = Verdict::of(&view);
+    let told: Vec<&str> = verdict.troubles.iter().map(|trouble| trouble.what.as_str()).collect();
+    assert!(told.contains(&"node e1 runs, but the others do not hear it: its network is cut"), "{told:?}");
+}

@@ -1,0 +1,226 @@
+//! What is wrong, what is being done about it, and what would help.
+
+use std::collections::BTreeMap;
+
+use model::routes::{InstanceEndpoint, InstanceRouteState};
+use model::status::Server;
+use model::{DatabaseName, NodeName};
+
+use super::writes::{Writes, majority_missing};
+use super::{Level, Trouble};
+use crate::cli::columns::listed;
+use crate::cli::status::view::{Heard, View};
+
+/// Everything that is wrong, the worst first.
+pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<Trouble> {
+    let mut all: Vec<Trouble> =
+        writes.iter().filter_map(|(name, writes)| database(view, name, writes)).collect();
+    all.extend(view.system.services.keys().filter_map(|name| service(view, name)));
+    all.extend(coordination(view));
+    all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
+    for name in view.system.databases.keys() {
+        all.extend(view.members(name).iter().filter_map(|node| member(view, name, node)));
+    }
+    all.extend(view.system.nodes.keys().filter_map(|name| protections(view, name)));
+    all.extend(view.system.nodes.keys().filter_map(|name| generation(view, name)));
+    all.sort_by_key(|trouble| std::cmp::Reverse(trouble.level));
+    all
+}
+
+fn trouble(level: Level, subject: String, what: impl Into<String>) -> Trouble {
+    Trouble { level, subject, what: what.into(), doing: None, unblock: None }
+}
+
+impl Trouble {
+    fn doing(mut self, sentence: Option<impl Into<String>>) -> Self {
+        self.doing = sentence.map(Into::into).filter(|doing| *doing != self.what);
+        self
+    }
+
+    fn unblock(mut self, sentence: Option<impl Into<String>>) -> Self {
+        self.unblock = sentence.map(Into::into);
+        self
+    }
+}
+
+fn database(view: &View, name: &DatabaseName, writes: &Writes) -> Option<Trouble> {
+    let subject = format!("database/{name}");
+    let sentence = view.because(&format!("{subject} leadership"));
+    match writes {
+        Writes::Flow => None,
+        Writes::Pause { because } => {
+            Some(trouble(Level::Degraded, subject, format!("writes to {name} pause: {because}")))
+        }
+        Writes::Wait { because, unblock } => {
+            let trouble = trouble(Level::Down, subject, format!("writes to {name} wait: {because}"));
+            Some(trouble.doing(sentence).unblock(unblock.as_deref()))
+        }
+    }
+}
+
+fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
+    let wanted = usize::try_from(view.system.services.get(name)?.instances).unwrap_or(usize::MAX);
+    let ready = view.ready(name).len();
+    let level = match ready {
+        0 => Level::Down,
+        some if some < wanted => Level::Degraded,
+        _ => return None,
+    };
+    let subject = format!("service/{name}");
+    let all = view.instances(name);
+    let idle: Vec<&InstanceEndpoint> =
+        all.iter().filter(|instance| instance.state != InstanceRouteState::Ready).collect();
+    let (lost, sick): (Vec<_>, Vec<_>) = idle.iter().partition(|instance| !view.is_here(&instance.node));
+    let mut what = match ready {
+        0 => format!("no instance of {name} is ready"),
+        _ => format!("{ready} of {wanted} instances of {name} are ready"),
+    };
+    if !idle.is_empty() {
+        what += &format!(": {}", listed(idle.iter().map(|instance| words(instance))));
+    }
+    let decides = view.decides_without(&Default::default());
+    let doing = match (lost.as_slice(), sick.as_slice()) {
+        ([], []) => "the rest is being placed".to_owned(),
+        ([], [_]) => "it is started again whenever it ends".to_owned(),
+        ([], _) => "they are started again whenever they end".to_owned(),
+        _ if view.overview.paused.is_some() => "nothing is moved while the automation is paused".to_owned(),
+        _ if !decides => "nothing can be decided, so nothing is moved".to_owned(),
+        (lost, _) => format!(
+            "5 s after the loss of its node another one starts {}",
+            listed(lost.iter().map(|i: &&&InstanceEndpoint| i.id.split('@').next().unwrap_or_default()))
+        ),
+    };
+    let unblock = (!sick.is_empty()).then(|| format!("`mainstay logs {name}` shows why, if it stays so"));
+    Some(trouble(level, subject, what).doing(Some(doing)).unblock(unblock))
+}
+
+/// An instance that is not ready, in a few words.
+fn words(instance: &InstanceEndpoint) -> String {
+    let state = match instance.state {
+        InstanceRouteState::Ready => "is ready",
+        InstanceRouteState::NotReady => "is not healthy",
+        InstanceRouteState::Draining => "is ending",
+        InstanceRouteState::Gone => "is gone",
+    };
+    format!("{} {state}", instance.id)
+}
+
+fn coordination(view: &View) -> Vec<Trouble> {
+    let mut found = vec![];
+    let (here, voters) = (view.voters_without(&Default::default()), view.system.voters().count());
+    let missing = majority_missing(view);
+    if missing.is_some() {
+        let are = if here == 1 { "is" } else { "are" };
+        let what = format!("nothing can be decided: only {here} of {voters} voters {are} heard");
+        found.push(trouble(Level::Degraded, "system".to_owned(), what).unblock(missing));
+    } else if view.overview.leader.is_none() {
+        let what = "no leader is elected at the moment";
+        found.push(
+            trouble(Level::Degraded, "system".to_owned(), what).doing(Some("the voters are electing one")),
+        );
+    }
+    if let Some(reason) = &view.overview.paused {
+        let what = format!("the automation is paused, so nothing would be repaired: {reason}");
+        found.push(
+            trouble(Level::Degraded, "system".to_owned(), what)
+                .unblock(Some("`mainstay resume` ends the pause")),
+        );
+    }
+    found
+}
+
+fn node(view: &View, name: &NodeName) -> Option<Trouble> {
+    let me = &view.overview.node;
+    let (what, unblock) = match view.heard(name) {
+        Heard::Yes => return lines(view, name),
+        Heard::Silent => (
+            format!("node {name} is silent on every line"),
+            format!("start node {name}, or repair its network"),
+        ),
+        Heard::AgentGone => (
+            format!("the agent of node {name} has ended; the node itself may live"),
+            format!("start the agent on {name}"),
+        ),
+        Heard::Never => {
+            (format!("node {name} has not been heard since {me} started"), format!("start node {name}"))
+        }
+        Heard::CutOff => (
+            format!("node {name} runs, but the others do not hear it: its network is cut"),
+            format!("repair the network of {name}"),
+        ),
+    };
+    Some(trouble(Level::Degraded, format!("node/{name}"), what).unblock(Some(unblock)))
+}
+
+/// Lines of a node that is heard all the same.
+fn lines(view: &View, name: &NodeName) -> Option<Trouble> {
+    let up = &view.overview.nodes.get(name)?.lines;
+    // Without a second answer nobody says how the answering node itself is reached.
+    if up.is_empty() {
+        return None;
+    }
+    let node = view.system.nodes.get(name)?;
+    let down: Vec<&str> = node.lines.keys().filter(|line| !up.contains(*line)).map(|l| l.as_str()).collect();
+    let what = match down.as_slice() {
+        [] => return None,
+        [one] => format!("node {name} is not reached over line {one}"),
+        several => format!("node {name} is not reached over the lines {}", listed(several)),
+    };
+    Some(trouble(Level::Degraded, format!("node/{name}"), what).doing(Some("the other lines are used")))
+}
+
+/// A member on a node that is heard, and that does not do its part. What is wrong with the node is said there.
+fn member(view: &View, database: &DatabaseName, node: &NodeName) -> Option<Trouble> {
+    if !view.is_here(node) {
+        return None;
+    }
+    let member = view.member(database, node);
+    let is_primary = view.record(database).and_then(|record| record.primary()) == Some(node);
+    let server = member.map(|member| &member.status.server);
+    let wrong = match server {
+        Some(Server::Primary(_)) if is_primary => None,
+        Some(Server::Primary(_)) => Some("still runs as a primary of a term that is over".to_owned()),
+        Some(Server::Standby(facts)) if facts.streaming => not_confirming(view, database, node),
+        Some(Server::Standby(_)) => Some("does not receive log".to_owned()),
+        Some(Server::Busy { doing }) => Some(format!("is busy: {doing}")),
+        Some(Server::Stopped { because }) => Some(format!("is not running: {because}")),
+        Some(Server::Sick { because, .. }) => Some(format!("does not work: {because}")),
+        Some(Server::Empty) => Some("has no data yet".to_owned()),
+        Some(Server::Unknown) | None => Some("has not been looked at yet".to_owned()),
+    };
+    let trouble_said = member.and_then(|member| member.status.trouble.clone());
+    let what = match (wrong, trouble_said) {
+        (None, None) => return None,
+        (Some(wrong), None) => wrong,
+        (None, Some(said)) => format!("has trouble: {said}"),
+        (Some(wrong), Some(said)) => format!("{wrong}; {said}"),
+    };
+    let subject = format!("database/{database} on {node}");
+    let doing = view.because(&subject);
+    Some(trouble(Level::Degraded, subject.clone(), format!("{database} on {node} {what}")).doing(doing))
+}
+
+/// A standby that streams and could confirm writes, and is not asked to.
+fn not_confirming(view: &View, database: &DatabaseName, node: &NodeName) -> Option<String> {
+    let record = view.record(database)?;
+    let needed = view.confirmations(database) > 0;
+    (needed && !record.sync.members.contains(node))
+        .then(|| "receives log but is not in the sync set yet".to_owned())
+}
+
+fn protections(view: &View, name: &NodeName) -> Option<Trouble> {
+    let missing = &view.overview.nodes.get(name)?.missing;
+    (!missing.is_empty()).then(|| {
+        let what = format!("node {name} is less protected: {}", listed(missing));
+        trouble(Level::Degraded, format!("node/{name}"), what)
+    })
+}
+
+fn generation(view: &View, name: &NodeName) -> Option<Trouble> {
+    let (newest, own) = (view.overview.generation, view.overview.nodes.get(name)?.generation);
+    (view.is_here(name) && own != newest).then(|| {
+        let what =
+            format!("node {name} still runs generation {own} of the system file, {newest} is in force");
+        trouble(Level::Degraded, format!("node/{name}"), what).doing(Some("it follows by itself"))
+    })
+}
