@@ -149,14 +149,20 @@ impl Member {
             Err(source) => return Err(ControlError::Tool { data: name, source }),
         };
         // A wrong checksum is only a warning of the tool, and its values "should not be trusted".
-        let warning =
-            output.stdout.lines().chain(output.stderr.lines()).find(|line| line.contains("WARNING"));
-        if let Some(warning) = warning {
-            let reason = warning.trim_start_matches("pg_controldata: ").to_owned();
+        if let Some(reason) = warning_in(&output.stdout).or_else(|| warning_in(&output.stderr)) {
             return Err(ControlError::Corrupted { data: name, reason });
         }
         ControlData::parse(&output.stdout).map_err(|reason| ControlError::Corrupted { data: name, reason })
     }
+}
+
+/// `WARNING: ...` on standard output up to PostgreSQL 16, `pg_controldata: warning: ...` on standard error since.
+fn warning_in(output: &str) -> Option<String> {
+    let text = |line: &str| {
+        let at = line.to_ascii_lowercase().find("warning: ")?;
+        Some(line[at + "warning: ".len()..].trim_end_matches('.').to_owned())
+    };
+    output.lines().find_map(text)
 }
 
 #[cfg(test)]
@@ -183,6 +189,19 @@ Data page checksum version:           1
         assert_eq!(data.system_identifier, 7_575_600_000_000_000_001);
         assert_eq!(data.checkpoint.to_string(), "0/3000110 on timeline 2");
         assert_eq!(data.minimum_recovery_end.lsn, Lsn(0x300_0198));
+    }
+
+    #[test]
+    fn the_warnings_of_all_versions_are_seen() {
+        let old = "WARNING: Calculated CRC checksum does not match value stored in file.\nEither";
+        assert_eq!(warning_in(old).unwrap(), "Calculated CRC checksum does not match value stored in file");
+        let new =
+            "pg_controldata: warning: calculated CRC checksum does not match value stored in control file";
+        assert_eq!(
+            warning_in(new).unwrap(),
+            "calculated CRC checksum does not match value stored in control file"
+        );
+        assert_eq!(warning_in(OUTPUT), None);
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod volume;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::leadership::{Leadership, Phase, Term};
 use model::{DatabaseName, NodeName};
@@ -226,9 +226,23 @@ impl Member {
     }
 
     /// The lock that keeps two agents from working on the same data directory; `None` when it is taken.
+    ///
+    /// A lock that was just given up can seem taken for a moment: a program that is being started elsewhere in this
+    /// process holds a copy of all descriptors between fork and exec.
     async fn lock(&self) -> Result<Option<Lock>, FileError> {
+        const MOMENT: Duration = Duration::from_secs(1);
         let path = self.paths().lock();
-        volume::run("lock member", volume::PATIENCE, move || Lock::try_take(&path)).await
+        volume::run("lock member", volume::PATIENCE, move || {
+            let begin = Instant::now();
+            loop {
+                let lock = Lock::try_take(&path)?;
+                if lock.is_some() || begin.elapsed() > MOMENT {
+                    return Ok(lock);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        })
+        .await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::session::left;
 use super::volume::{self, Access, FileError};
-use super::{Facts, Postmaster, Source, SqlError, slot_name};
+use super::{Dynamic, Facts, Member, Postmaster, Source, SqlError, slot_name};
 use crate::process::{ProcessFacts, ProcessId, Signal, facts_of, signal_process};
 
 /// How long PostgreSQL may take to end the receiver by itself before it gets the signal. Its startup process does it at
@@ -77,7 +77,7 @@ impl Postmaster {
     /// See [`ReceiverError`]; then nothing is proved, and the call may be repeated.
     pub async fn disconnect_receiver(&self, deadline: Duration) -> Result<Disconnected, ReceiverError> {
         let begin = Instant::now();
-        self.write_passfile("").await?;
+        self.member.write_passfile("").await?;
         let clear = self.change(|dynamic| {
             dynamic.primary_conninfo.clear();
             dynamic.primary_slot_name.clear();
@@ -101,28 +101,9 @@ impl Postmaster {
     /// # Errors
     /// When the settings cannot be written, or there are no secrets on this node.
     pub async fn follow(&self, source: &Source) -> Result<(), FileError> {
-        let Some(secrets) = self.member.kept_secrets().await? else {
-            let text = format!("there are no secrets in {}", self.member.paths().secrets().display());
-            return Err(FileError::Io(io::Error::new(io::ErrorKind::NotFound, text)));
-        };
-        self.write_passfile(&format!("*:*:*:{}:{}\n", super::REPLICATION_ROLE, secrets.replication)).await?;
-        let conninfo = source.receiver_conninfo(&self.member);
-        let slot = slot_name(self.member.node());
-        self.change(move |dynamic| {
-            dynamic.primary_conninfo = conninfo;
-            dynamic.primary_slot_name = slot;
-        })
-        .await
-    }
-
-    /// Durability does not matter here: after a power loss the settings decide.
-    async fn write_passfile(&self, text: &str) -> Result<(), FileError> {
-        let (member, text) = (self.member.clone(), text.to_owned());
-        volume::run("write passfile", volume::PATIENCE, move || {
-            let path = member.paths().receiver_passfile();
-            volume::replace(&path, text.as_bytes(), Access::ServerOwns, member.user())
-        })
-        .await
+        self.member.write_receiver_password().await?;
+        let (member, source) = (self.member.clone(), source.clone());
+        self.change(move |dynamic| member.aim(dynamic, &source)).await
     }
 
     /// Ends when a look at all children finds no receiver. A child that began after that look has not read the password
@@ -158,6 +139,33 @@ impl Postmaster {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+impl Member {
+    /// Lets the receiver log in.
+    pub(super) async fn write_receiver_password(&self) -> Result<(), FileError> {
+        let Some(secrets) = self.kept_secrets().await? else {
+            let text = format!("there are no secrets in {}", self.paths().secrets().display());
+            return Err(FileError::Io(io::Error::new(io::ErrorKind::NotFound, text)));
+        };
+        self.write_passfile(&format!("*:*:*:{}:{}\n", super::REPLICATION_ROLE, secrets.replication)).await
+    }
+
+    /// Points the settings at `source`.
+    pub(super) fn aim(&self, dynamic: &mut Dynamic, source: &Source) {
+        dynamic.primary_conninfo = source.receiver_conninfo(self);
+        dynamic.primary_slot_name = slot_name(self.node());
+    }
+
+    /// Durability does not matter here: after a power loss the settings decide.
+    async fn write_passfile(&self, text: &str) -> Result<(), FileError> {
+        let (member, text) = (self.clone(), text.to_owned());
+        volume::run("write passfile", volume::PATIENCE, move || {
+            let path = member.paths().receiver_passfile();
+            volume::replace(&path, text.as_bytes(), Access::ServerOwns, member.user())
+        })
+        .await
     }
 }
 

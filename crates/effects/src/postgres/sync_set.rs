@@ -98,10 +98,10 @@ impl Postmaster {
         let begin = Instant::now();
         let names = sync_names(set);
         self.forget_old_proofs(left(begin, deadline)).await?;
-        self.begin_waiting(&names, begin, deadline).await?;
-        let before = self.counting_senders(left(begin, deadline)).await?;
+        let old_names = self.begin_waiting(&names, begin, deadline).await?;
+        let releasing = self.releasing_senders(&old_names, left(begin, deadline)).await?;
         self.put(&names, begin, deadline).await?;
-        let terminated = self.senders_reloaded(set, before, begin, deadline).await?;
+        let terminated = self.senders_reloaded(set, releasing, begin, deadline).await?;
         let confirmed = if set.k == 0 || names == NOBODY {
             None
         } else {
@@ -119,16 +119,17 @@ impl Postmaster {
     }
 
     /// Commits begin to wait only when the checkpointer has seen that there is a set at all. From "waits for nobody" to
-    /// a set the way therefore leads over a set that nobody is in, until a write is seen to wait for it.
+    /// a set the way therefore leads over a set that nobody is in, until a write is seen to wait for it. Returns the
+    /// setting as it was.
     async fn begin_waiting(
         &self,
         names: &str,
         begin: Instant,
         deadline: Duration,
-    ) -> Result<(), SyncSetError> {
+    ) -> Result<String, SyncSetError> {
         let shown = self.shown_names(left(begin, deadline)).await?;
         if !shown.is_empty() || names.is_empty() {
-            return Ok(());
+            return Ok(shown);
         }
         self.put(NOBODY, begin, deadline).await?;
         let session = self.member.session(PROOF);
@@ -153,7 +154,8 @@ impl Postmaster {
             seen = seen => seen?,
             () = write => {}
         }
-        Ok(self.forget_old_proofs(left(begin, deadline)).await?)
+        self.forget_old_proofs(left(begin, deadline)).await?;
+        Ok(shown)
     }
 
     /// Writes the setting, reloads, and waits until a new connection shows it.
@@ -177,23 +179,32 @@ impl Postmaster {
         self.member.session(PROOF).text("SHOW synchronous_standby_names", deadline).await
     }
 
-    /// The senders whose confirmations count at present. One that does not count releases no commit, whatever set it
+    /// The senders that may release commits at present: whose confirmations count, and those that the server shows as
+    /// not counting only because their standby has confirmed nothing yet. Any other releases no commit, whatever set it
     /// has in mind, until it reloads.
-    async fn counting_senders(&self, deadline: Duration) -> Result<BTreeSet<i32>, SqlError> {
+    async fn releasing_senders(
+        &self,
+        old_names: &str,
+        deadline: Duration,
+    ) -> Result<BTreeSet<i32>, SqlError> {
+        let named = |sender: &SenderFacts| old_names.contains(&format!("\"{}\"", sender.name));
         let senders = self.member.control().observe(deadline).await?.senders;
-        Ok(senders.into_iter().filter(|sender| sender.sync_priority > 0).map(|sender| sender.pid).collect())
+        let releasing = senders
+            .into_iter()
+            .filter(|sender| sender.sync_priority > 0 || sender.flushed.is_none() && named(sender));
+        Ok(releasing.map(|sender| sender.pid).collect())
     }
 
     /// Waits until all senders have shown that they use the new set. Returns those that were terminated for not doing so.
     async fn senders_reloaded(
         &self,
         set: &SyncSet,
-        counted_before: BTreeSet<i32>,
+        releasing: BTreeSet<i32>,
         begin: Instant,
         deadline: Duration,
     ) -> Result<Vec<String>, SyncSetError> {
         let started = Instant::now();
-        let mut proofs = Proofs { set, counted_before, seen: BTreeMap::new() };
+        let mut proofs = Proofs { set, releasing, seen: BTreeMap::new() };
         let mut terminated = Vec::new();
         loop {
             let senders = self.member.control().observe(left(begin, deadline)).await?.senders;
@@ -241,8 +252,8 @@ impl Postmaster {
 /// Which senders have shown that they use the new set.
 struct Proofs<'a> {
     set: &'a SyncSet,
-    /// Senders that counted before the reload.
-    counted_before: BTreeSet<i32>,
+    /// Senders that may have released commits before the reload.
+    releasing: BTreeSet<i32>,
     /// The last reply seen of each sender, and how many different ones came after the first look.
     seen: BTreeMap<i32, (Option<i64>, u32)>,
 }
@@ -253,13 +264,16 @@ impl Proofs<'_> {
     fn complete(&mut self, sender: &SenderFacts) -> bool {
         let belongs = self.set.k > 0 && self.set.members.iter().any(|name| name.as_str() == sender.name);
         let counts = sender.sync_priority > 0;
-        if belongs != counts {
-            // Not reloaded, or (for a member) not yet far enough to count: then it releases nothing.
-            return !counts;
+        if !self.releasing.contains(&sender.pid) {
+            // It began after the reload, or did not count before: what it counts for now is the new set.
+            return belongs || !counts;
         }
-        if !counts || !self.counted_before.contains(&sender.pid) {
-            // Its changed priority shows the new set; or it began after the reload.
-            return true;
+        if !counts {
+            // Releases nothing, unless the server hides its part because its standby has confirmed nothing yet.
+            return sender.flushed.is_some();
+        }
+        if !belongs {
+            return false;
         }
         let (last, changes) = self.seen.entry(sender.pid).or_insert((sender.reply_us, 0));
         if *last != sender.reply_us {
@@ -283,7 +297,7 @@ mod tests {
             sync_state: if priority > 0 { SyncState::Quorum } else { SyncState::Async },
             sync_priority: priority,
             sent: None,
-            flushed: None,
+            flushed: Some(Lsn(1)),
             replayed: None,
             reply_us: Some(reply),
         }
@@ -292,7 +306,7 @@ mod tests {
     #[test]
     fn a_sender_in_both_sets_must_reply_twice() {
         let set = SyncSet { k: 1, members: ["b".into(), "c".into()].into() };
-        let mut proofs = Proofs { set: &set, counted_before: [1].into(), seen: BTreeMap::new() };
+        let mut proofs = Proofs { set: &set, releasing: [1].into(), seen: BTreeMap::new() };
         assert!(!proofs.complete(&sender(1, "b", 1, 10)), "first look");
         assert!(!proofs.complete(&sender(1, "b", 1, 10)), "nothing new");
         assert!(!proofs.complete(&sender(1, "b", 1, 11)), "may be of the round before");
@@ -302,10 +316,12 @@ mod tests {
     #[test]
     fn a_changed_priority_is_proof_at_once() {
         let set = SyncSet { k: 1, members: ["b".into()].into() };
-        let mut proofs = Proofs { set: &set, counted_before: [2].into(), seen: BTreeMap::new() };
+        let mut proofs = Proofs { set: &set, releasing: [2].into(), seen: BTreeMap::new() };
         assert!(proofs.complete(&sender(1, "b", 1, 10)), "did not count before, counts now");
         assert!(!proofs.complete(&sender(2, "c", 1, 10)), "left the set and still counts");
         assert!(proofs.complete(&sender(2, "c", 0, 10)));
+        let hidden = SenderFacts { flushed: None, ..sender(2, "c", 0, 10) };
+        assert!(!proofs.complete(&hidden), "its part in the old set is not shown before its first reply");
         assert!(proofs.complete(&sender(3, "pg_basebackup", 0, 0)), "never counts");
     }
 }

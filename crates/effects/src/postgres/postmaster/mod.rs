@@ -18,7 +18,7 @@ use super::control::ControlError;
 use super::session::left;
 use super::settings::{Dynamic, sync_names};
 use super::volume::{self, FileError};
-use super::{Member, PrimaryToken, Settings, SqlError, environment};
+use super::{Member, PrimaryToken, Settings, Source, SqlError, environment};
 use crate::process::{self, Exit, Process, ProcessFacts, ProcessId, Signal, Spawn, children_of, facts_of};
 
 /// How a server is started.
@@ -26,6 +26,9 @@ use crate::process::{self, Exit, Process, ProcessFacts, ProcessId, Signal, Spawn
 pub enum StartRole {
     /// As a standby, which follows whom it followed before (nobody, when it was disconnected) and acknowledges nothing.
     Standby,
+    /// As a standby of this member from the first moment. After a rewind nothing else will do: the data becomes
+    /// consistent only with log that the source wrote meanwhile, and before that takes no connections.
+    StandbyOf(Source),
     /// As a primary. Only the founder's first start and a restart of the agreed primary with no standby to prefer want
     /// this: a restarted primary makes commits visible that nobody confirmed, so clients must be kept out until the sync
     /// set has confirmed its log ([`Postmaster::apply_sync_set`]).
@@ -181,13 +184,18 @@ impl Member {
 
     /// Makes signal files, `postgresql.auto.conf` and [`Dynamic`] fit the role.
     async fn write_role(&self, role: &StartRole) -> Result<(), FileError> {
+        if let StartRole::StandbyOf(_) = role {
+            self.write_receiver_password().await?;
+        }
         let _changing = self.0.dynamic.lock().await;
         let (member, role) = (self.clone(), role.clone());
         volume::run("write role", volume::PATIENCE, move || {
             let mut dynamic = Dynamic::read(&member)?;
+            dynamic.synchronous_standby_names = super::NOBODY.to_owned();
             let standby = match &role {
-                StartRole::Standby => {
-                    dynamic.synchronous_standby_names = super::NOBODY.to_owned();
+                StartRole::Standby => true,
+                StartRole::StandbyOf(source) => {
+                    member.aim(&mut dynamic, source);
                     true
                 }
                 StartRole::Primary { sync, .. } => {
@@ -228,12 +236,15 @@ impl Postmaster {
         let begin = Instant::now();
         // Each attempt costs the postmaster a fork once it listens.
         let mut pause = Duration::from_millis(3);
+        let mut last = SqlError::Deadline { after: deadline };
         loop {
-            let attempt = self.member.control().text("SELECT 1", left(begin, deadline).max(pause)).await;
-            let last = match attempt {
+            let patience = left(begin, deadline).max(pause);
+            match self.member.control().text("SELECT 1", patience).await {
                 Ok(_) => return Ok(Ready { took: begin.elapsed() }),
-                Err(error) => error,
-            };
+                // The end of our own patience says nothing that an answer before did not.
+                Err(SqlError::Deadline { .. }) => {}
+                Err(error) => last = error,
+            }
             if begin.elapsed() >= deadline {
                 return Err(ReadyError::NotYet { after: deadline, last });
             }

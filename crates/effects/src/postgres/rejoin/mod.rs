@@ -2,10 +2,11 @@
 
 mod aside;
 mod clone;
+mod manifest;
 mod rewind;
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::postgres::Timeline;
 
@@ -42,18 +43,26 @@ impl Member {
     /// the data.
     async fn kill_stray_tools(&self) -> Result<(), FileError> {
         let (directory, programs) = (self.paths().database.clone(), self.installation().bin_dir.clone());
-        volume::run("look for tools", volume::PATIENCE, move || {
+        volume::run("look for tools", 2 * volume::PATIENCE, move || {
             let stray = |facts: &ProcessFacts| {
                 facts.working_directory().is_some_and(|place| place == directory)
                     && facts.executable().is_some_and(|program| program.starts_with(&programs))
             };
-            while let [first, rest @ ..] = processes_of(|facts| !facts.is_dead() && stray(facts)).as_slice() {
-                for facts in std::iter::once(first).chain(rest) {
-                    signal_process(facts.id, Signal::KILL);
+            let begin = Instant::now();
+            loop {
+                let tools = processes_of(|facts| !facts.is_dead() && stray(facts));
+                if tools.is_empty() {
+                    return Ok(());
+                }
+                if begin.elapsed() > volume::PATIENCE {
+                    let text = format!("a tool of an earlier run (pid {}) cannot be killed", tools[0].id.pid);
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+                }
+                for tool in tools {
+                    signal_process(tool.id, Signal::KILL);
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(())
         })
         .await
     }

@@ -54,6 +54,9 @@ pub enum RewindError {
         /// The system identifier there.
         theirs: u64,
     },
+    /// Crash recovery before the rewind did not end in time. The data is as good as before: ask again.
+    #[error("crash recovery before the rewind did not succeed: {0}")]
+    Recovery(ToolError),
     /// Rewinding is impossible or failed: the member must be cloned, and is not started before.
     #[error("this member cannot be rewound and must be cloned: {0}")]
     MustClone(String),
@@ -70,8 +73,8 @@ impl From<ControlError> for RewindError {
 
 impl Member {
     /// Makes a stopped member share `source`'s log again: crash recovery if it was not shut down cleanly, the log after
-    /// `common` put aside (named by `term`, the term that wins), then `pg_rewind`. While it runs, and after it failed, the
-    /// member refuses to start.
+    /// `common` put aside (named by `term`, the term that wins), then `pg_rewind`. While that runs, and after it failed,
+    /// the member refuses to start. Afterwards start it with [`super::super::StartRole::StandbyOf`].
     ///
     /// # Errors
     /// See [`RewindError`]; [`RewindError::MustClone`] is the one that only a clone helps against.
@@ -90,8 +93,8 @@ impl Member {
         self.is_really_gone().await?;
         self.check_source(source, begin, deadline).await?;
         let kept = self.put_aside(common, term, left(begin, deadline)).await?;
-        self.mark_rewinding().await?;
         self.recover_alone(left(begin, deadline)).await?;
+        self.mark_rewinding().await?;
         self.run_rewind(source, left(begin, deadline)).await?;
         let (data, marker) = (self.paths().data.clone(), self.paths().rewinding());
         let finish = move || {
@@ -145,15 +148,10 @@ impl Member {
     }
 
     async fn mark_rewinding(&self) -> Result<(), FileError> {
-        let member = self.clone();
+        let marker = self.paths().rewinding();
         volume::run("begin rewind", volume::PATIENCE, move || {
-            let marker = member.paths().rewinding();
             volume::replace(&marker, b"", Access::Ours, None)?;
-            volume::sync(&marker)?;
-            for name in ["standby.signal", "recovery.signal", "postmaster.pid"] {
-                volume::remove_all(&member.paths().data.join(name))?;
-            }
-            Ok(())
+            volume::sync(&marker)
         })
         .await
     }
@@ -165,13 +163,33 @@ impl Member {
         if self.control_data(deadline).await?.state == ControlState::ShutDown {
             return Ok(());
         }
-        let data = self.paths().data.display().to_string();
-        let config = format!("config_file={}", self.paths().postgresql_conf().display());
-        let arguments =
-            ["--single", "-D", &data, "-c", &config, "-c", "synchronous_standby_names=", "template1"];
+        let data = self.paths().data.clone();
+        let arguments = [
+            "--single".to_owned(),
+            "-D".to_owned(),
+            data.display().to_string(),
+            "-c".to_owned(),
+            format!("config_file={}", self.paths().postgresql_conf().display()),
+            "-c".to_owned(),
+            "synchronous_standby_names=".to_owned(),
+            "template1".to_owned(),
+        ];
+        let clear = move || {
+            let names = ["standby.signal", "recovery.signal", "postmaster.pid"];
+            names.into_iter().try_for_each(|name| volume::remove_all(&data.join(name)))
+        };
+        volume::run("clear signals", volume::PATIENCE, clear).await?;
         // Input that is at once at its end makes it stop right after the recovery.
-        let done = run_tool(self.tool("postgres", arguments, deadline)).await.and_then(ToolOutput::checked);
-        done.map(drop).map_err(|error| must_clone("crash recovery before the rewind failed", &error))
+        match run_tool(self.tool("postgres", arguments, deadline)).await.and_then(ToolOutput::checked) {
+            Ok(_) => Ok(()),
+            Err(error @ ToolError::Failed { .. }) => {
+                self.mark_rewinding().await?;
+                Err(must_clone("crash recovery before the rewind failed", &error))
+            }
+            Err(error @ (ToolError::Start(_) | ToolError::TimedOut { .. } | ToolError::Stuck { .. })) => {
+                Err(RewindError::Recovery(error))
+            }
+        }
     }
 
     async fn run_rewind(&self, source: &Source, deadline: Duration) -> Result<(), RewindError> {

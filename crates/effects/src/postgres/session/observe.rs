@@ -33,7 +33,7 @@ pub struct Facts {
     pub slots: Vec<SlotFacts>,
     /// How many commits wait for the confirmation of standbys.
     pub sync_waiting: u32,
-    /// Client connections in use.
+    /// Client connections in use, the agent's own among them.
     pub clients: u32,
 }
 

@@ -239,6 +239,7 @@ impl Member {
     /// # Errors
     /// When they cannot be written.
     pub async fn write_settings(&self, settings: &Settings) -> Result<(), FileError> {
+        let _changing = self.0.dynamic.lock().await;
         let (member, settings) = (self.clone(), settings.clone());
         volume::run("write settings", volume::PATIENCE, move || {
             let (paths, user) = (member.paths(), member.user());
@@ -254,6 +255,9 @@ impl Member {
                 |path: &Path, text: String| volume::replace(path, text.as_bytes(), Access::ServerReads, user);
             write(&paths.ident_conf(), hba::ident(&own, user))?;
             write(&paths.hba_conf(), hba::hba(&settings))?;
+            if !volume::exists(&paths.dynamic_conf())? {
+                Dynamic::default().write(&member)?;
+            }
             write(&paths.postgresql_conf(), settings.main_file(&member))?;
             volume::sync(&paths.postgresql_conf())
         })

@@ -104,6 +104,16 @@ impl Cluster {
         server
     }
 
+    /// A standby that follows another member from the first moment.
+    pub(crate) async fn start_standby_of(&self, index: usize, primary: usize) -> Postmaster {
+        let role = StartRole::StandbyOf(self.source(primary));
+        let server = self.members[index].start(&role, &self.settings, SOON).await.unwrap();
+        if let Err(error) = server.ready(SOON).await {
+            panic!("{error}: {}", server.last_words().await);
+        }
+        server
+    }
+
     pub(crate) fn source(&self, index: usize) -> Source {
         let member = &self.members[index];
         Source {

@@ -59,9 +59,13 @@ async fn rejoin(
         }
         Divergence::Foreign => panic!("one family"),
     };
-    servers[former] = if diverged { cluster.start_standby(former).await } else { standby };
+    if diverged {
+        servers[former] = cluster.start_standby_of(former, primary).await;
+    } else {
+        standby.follow(&cluster.source(primary)).await.unwrap();
+        servers[former] = standby;
+    }
     servers[former].keep_slots(&cluster.others(former), SOON).await.unwrap();
-    servers[former].follow(&cluster.source(primary)).await.unwrap();
     wait_until_streaming(&servers[primary], member.node()).await;
     diverged
 }
@@ -178,6 +182,13 @@ async fn a_former_primary_with_log_of_its_own_is_rewound_and_loses_only_unacknow
     servers[2].follow(&cluster.source(1)).await.unwrap();
     servers[1].apply_sync_set(&sync, SOON).await.unwrap();
     servers[1].keep_slots(&cluster.others(1), SOON).await.unwrap();
+    // Under load the rewound data is consistent only with log that it has yet to receive.
+    let load = cluster.client(1).await.unwrap();
+    load.batch_execute("CREATE TABLE load (row text)").await.unwrap();
+    let load =
+        tokio::spawn(
+            async move { while load.batch_execute("INSERT INTO load VALUES ('x')").await.is_ok() {} },
+        );
     // The rewind must wait for the first checkpoint after the promotion.
     let primary = servers[1].clone();
     let checkpoint = async {
@@ -186,6 +197,7 @@ async fn a_former_primary_with_log_of_its_own_is_rewound_and_loses_only_unacknow
     };
     let (diverged, ()) = tokio::join!(rejoin(&cluster, &mut servers, 0, 1, 2), checkpoint);
     assert!(diverged, "it held log of its own");
+    load.abort();
     let end = observe(&servers[1]).await.position.lsn;
     wait_until("caught up", &servers[0], |facts| facts.replayed >= Some(end)).await;
     assert_eq!(rows(&cluster.client(0).await.unwrap()).await, ["acknowledged"]);

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use effects::postgres::{FoundError, Member, StartError, StartRole};
+use effects::postgres::{FoundError, Member, MemberConfig, StartError, StartRole};
 use model::leadership::SyncSet;
 
 use super::cluster::{Cluster, SOON, make_table, observe, rows, write};
@@ -71,6 +71,39 @@ async fn existing_data_is_never_founded_again_and_missing_data_never_started() {
     let again = member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap_err();
     assert!(matches!(again, FoundError::Exists(_)), "{again}");
     assert_eq!(member.control_data(SOON).await.unwrap().system_identifier, founded.system_identifier);
+}
+
+#[tokio::test]
+async fn a_name_that_postgresql_has_already_is_an_error_and_leaves_nothing() {
+    let cluster = Cluster::of(&["e1"]).await;
+    let first = &cluster.members[0];
+    let root = cluster.directory.path().join("e1");
+    let config = MemberConfig {
+        node: first.node().clone(),
+        database: "postgres".into(),
+        root: &root,
+        port: first.port(),
+        installation: first.installation().clone(),
+    };
+    let member = Member::open(config).await.unwrap();
+    let error = member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap_err();
+    assert!(error.to_string().contains("database \"postgres\" already exists"), "{error}");
+    assert!(!member.paths().data.exists());
+}
+
+#[tokio::test]
+async fn a_look_at_a_server_is_cheap() {
+    const LOOKS: u32 = 100;
+    let (_cluster, servers) = Cluster::streaming(&["e1", "e2"]).await;
+    for server in &servers {
+        observe(server).await;
+        let begin = std::time::Instant::now();
+        for _ in 0..LOOKS {
+            observe(server).await;
+        }
+        println!("{:?}: {:?} for each look", server.member(), begin.elapsed() / LOOKS);
+        assert!(begin.elapsed() / LOOKS < std::time::Duration::from_millis(100));
+    }
 }
 
 #[tokio::test]
