@@ -217,6 +217,11 @@ fn start_store(shared: &Shared, system: &System) {
 async fn accept(mut listener: Listener, shared: Shared, peers: Peers, rpc: transport::RpcPool) {
     loop {
         let accepted = listener.accept().await;
+        // A certificate outlives its node's place in the system: only nodes of the file in force are listened to.
+        if !shared.system.borrow().nodes.contains_key(&accepted.peer) {
+            tracing::warn!(peer = %accepted.peer, "a node that is not in the system file was turned away");
+            continue;
+        }
         let (shared, peers, rpc) = (shared.clone(), peers.clone(), rpc.clone());
         match accepted.kind {
             StreamKind::Peer => {

@@ -5,6 +5,7 @@
 mod check;
 mod cli;
 mod parameters;
+mod system;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -41,11 +41,13 @@ impl Drop for Down {
 /// may be busy.
 fn drill(name: &str) -> serde_json::Value {
     let output = mainstay(&["drill", "run", name, "--system", NAME, "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{name}: {error}: {}", String::from_utf8_lossy(&output.stderr))
-    });
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{name}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
     let run = report["runs"][0].clone();
-    println!("{name}: outage {} ms, errors {}, redundant after {} ms", run["outage_ms"], run["errors"], run["redundancy_ms"]);
+    println!(
+        "{name}: outage {} ms, errors {}, redundant after {} ms",
+        run["outage_ms"], run["errors"], run["redundancy_ms"]
+    );
     run
 }
 
@@ -72,7 +74,10 @@ fn a_system_survives_the_death_of_its_primary_and_leaves_nothing_behind() {
     }
     let run = drill("agent-kill");
     lost_nothing(&run);
-    assert_eq!(run["primary_before"], run["primary_after"], "a lone agent's restart changes no role: {run:#}");
+    assert_eq!(
+        run["primary_before"], run["primary_after"],
+        "a lone agent's restart changes no role: {run:#}"
+    );
     succeeds(&["down", NAME]);
     assert!(!Path::new("/var/lib/mainstay/lab").join(NAME).exists());
     let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap();
