@@ -35,6 +35,7 @@ mod settings;
 mod slots;
 mod source;
 mod sync_set;
+mod turns;
 mod volume;
 
 use std::io;
@@ -107,8 +108,10 @@ struct Inner {
     installation: Installation,
     paths: MemberPaths,
     user: Option<OsUser>,
-    /// Held while [`Dynamic`] is read, changed and written.
-    dynamic: tokio::sync::Mutex<()>,
+    /// Held while configuration files are changed.
+    changing: tokio::sync::Mutex<()>,
+    /// Keeps abandoned changes of configuration files from happening later.
+    turns: turns::Turns,
     observer: Session,
     control: Session,
 }
@@ -155,7 +158,8 @@ impl Member {
         Ok(Self(Arc::new(Inner {
             observer: Session::new(&paths.run, port, "mainstay agent"),
             control: Session::new(&paths.run, port, "mainstay control"),
-            dynamic: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::new(()),
+            turns: turns::Turns::default(),
             node,
             database,
             port,
@@ -223,6 +227,18 @@ impl Member {
             umask: 0o077,
             ..ToolCommand::new(self.installation().program(program), args, deadline)
         }
+    }
+
+    /// Changes configuration files, one caller after the other, on a thread that may be abandoned; then it can no longer
+    /// undo what a later caller does.
+    async fn change_files<T, F>(&self, what: &str, change: F) -> Result<T, FileError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    {
+        let _changing = self.0.changing.lock().await;
+        let (member, turn) = (self.clone(), self.0.turns.ask());
+        volume::run(what, volume::PATIENCE, move || member.0.turns.take(turn, || change(&member))).await
     }
 
     /// The lock that keeps two agents from working on the same data directory; `None` when it is taken.

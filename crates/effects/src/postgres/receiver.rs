@@ -160,8 +160,8 @@ impl Member {
 
     /// Durability does not matter here: after a power loss the settings decide.
     async fn write_passfile(&self, text: &str) -> Result<(), FileError> {
-        let (member, text) = (self.clone(), text.to_owned());
-        volume::run("write passfile", volume::PATIENCE, move || {
+        let text = text.to_owned();
+        self.change_files("write passfile", move |member| {
             let path = member.paths().receiver_passfile();
             volume::replace(&path, text.as_bytes(), Access::ServerOwns, member.user())
         })

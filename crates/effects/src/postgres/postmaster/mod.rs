@@ -18,17 +18,15 @@ use super::control::ControlError;
 use super::session::left;
 use super::settings::{Dynamic, sync_names};
 use super::volume::{self, FileError};
-use super::{Member, PrimaryToken, Settings, Source, SqlError, environment};
+use super::{Member, PrimaryToken, Settings, SqlError, environment};
 use crate::process::{self, Exit, Process, ProcessFacts, ProcessId, Signal, Spawn, children_of, facts_of};
 
 /// How a server is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartRole {
-    /// As a standby, which follows whom it followed before (nobody, when it was disconnected) and acknowledges nothing.
+    /// As a standby, which follows whom it followed before (nobody, when it was disconnected; another member after
+    /// [`Member::set_source`]) and acknowledges nothing.
     Standby,
-    /// As a standby of this member from the first moment. After a rewind nothing else will do: the data becomes
-    /// consistent only with log that the source wrote meanwhile, and before that takes no connections.
-    StandbyOf(Source),
     /// As a primary. Only the founder's first start and a restart of the agreed primary with no standby to prefer want
     /// this: a restarted primary makes commits visible that nobody confirmed, so clients must be kept out until the sync
     /// set has confirmed its log ([`Postmaster::apply_sync_set`]).
@@ -184,30 +182,20 @@ impl Member {
 
     /// Makes signal files, `postgresql.auto.conf` and [`Dynamic`] fit the role.
     async fn write_role(&self, role: &StartRole) -> Result<(), FileError> {
-        if let StartRole::StandbyOf(_) = role {
-            self.write_receiver_password().await?;
-        }
-        let _changing = self.0.dynamic.lock().await;
-        let (member, role) = (self.clone(), role.clone());
-        volume::run("write role", volume::PATIENCE, move || {
-            let mut dynamic = Dynamic::read(&member)?;
-            dynamic.synchronous_standby_names = super::NOBODY.to_owned();
-            let standby = match &role {
-                StartRole::Standby => true,
-                StartRole::StandbyOf(source) => {
-                    member.aim(&mut dynamic, source);
-                    true
-                }
-                StartRole::Primary { sync, .. } => {
-                    dynamic = Dynamic { synchronous_standby_names: sync_names(sync), ..Dynamic::default() };
-                    false
-                }
-            };
-            dynamic.write(&member)?;
-            volume::sync(&member.paths().dynamic_conf())?;
-            preflight::write_signals(&member, standby)
+        let (standby, names) = match role {
+            StartRole::Standby => (true, super::NOBODY.to_owned()),
+            StartRole::Primary { sync, .. } => (false, sync_names(sync)),
+        };
+        self.change_files("write role", move |member| {
+            let mut dynamic = if standby { Dynamic::read(member)? } else { Dynamic::default() };
+            dynamic.synchronous_standby_names = names;
+            dynamic.write(member)?;
+            volume::sync(&member.paths().dynamic_conf())
         })
-        .await
+        .await?;
+        let member = self.clone();
+        volume::run("write signals", volume::PATIENCE, move || preflight::write_signals(&member, standby))
+            .await
     }
 
     async fn log_length(&self) -> u64 {
@@ -269,18 +257,16 @@ impl Postmaster {
     where
         F: FnOnce(&mut Dynamic) + Send + 'static,
     {
-        let _changing = self.member.0.dynamic.lock().await;
         let postmaster = self.clone();
-        volume::run("change settings", volume::PATIENCE, move || {
-            let member = &postmaster.member;
+        let change = move |member: &Member| {
             let mut dynamic = Dynamic::read(member)?;
             change(&mut dynamic);
             dynamic.write(member)?;
             // The server may act on it while it becomes durable: whoever waits for durability waits for this call.
             postmaster.reload()?;
             volume::sync(&member.paths().dynamic_conf())
-        })
-        .await
+        };
+        self.member.change_files("change settings", change).await
     }
 
     /// Its living child processes.

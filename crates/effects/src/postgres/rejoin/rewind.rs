@@ -74,7 +74,7 @@ impl From<ControlError> for RewindError {
 impl Member {
     /// Makes a stopped member share `source`'s log again: crash recovery if it was not shut down cleanly, the log after
     /// `common` put aside (named by `term`, the term that wins), then `pg_rewind`. While that runs, and after it failed,
-    /// the member refuses to start. Afterwards start it with [`super::super::StartRole::StandbyOf`].
+    /// the member refuses to start. Before the next start tell it whom to follow: [`Member::set_source`].
     ///
     /// # Errors
     /// See [`RewindError`]; [`RewindError::MustClone`] is the one that only a clone helps against.

@@ -239,9 +239,8 @@ impl Member {
     /// # Errors
     /// When they cannot be written.
     pub async fn write_settings(&self, settings: &Settings) -> Result<(), FileError> {
-        let _changing = self.0.dynamic.lock().await;
-        let (member, settings) = (self.clone(), settings.clone());
-        volume::run("write settings", volume::PATIENCE, move || {
+        let settings = settings.clone();
+        self.change_files("write settings", move |member| {
             let (paths, user) = (member.paths(), member.user());
             paths.prepare(user)?;
             if let Some(tls) = &settings.tls {
@@ -256,9 +255,9 @@ impl Member {
             write(&paths.ident_conf(), hba::ident(&own, user))?;
             write(&paths.hba_conf(), hba::hba(&settings))?;
             if !volume::exists(&paths.dynamic_conf())? {
-                Dynamic::default().write(&member)?;
+                Dynamic::default().write(member)?;
             }
-            write(&paths.postgresql_conf(), settings.main_file(&member))?;
+            write(&paths.postgresql_conf(), settings.main_file(member))?;
             volume::sync(&paths.postgresql_conf())
         })
         .await

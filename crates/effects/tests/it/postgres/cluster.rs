@@ -106,8 +106,8 @@ impl Cluster {
 
     /// A standby that follows another member from the first moment.
     pub(crate) async fn start_standby_of(&self, index: usize, primary: usize) -> Postmaster {
-        let role = StartRole::StandbyOf(self.source(primary));
-        let server = self.members[index].start(&role, &self.settings, SOON).await.unwrap();
+        self.members[index].set_source(&self.source(primary)).await.unwrap();
+        let server = self.members[index].start(&StartRole::Standby, &self.settings, SOON).await.unwrap();
         if let Err(error) = server.ready(SOON).await {
             panic!("{error}: {}", server.last_words().await);
         }
