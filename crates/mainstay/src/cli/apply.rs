@@ -20,7 +20,7 @@ use super::load::{Loaded, load};
 use super::output::{Look, Output, note};
 use super::progress::Progress;
 use super::render;
-use super::status::verdict::{Level, Verdict};
+use super::status::verdict::{Trouble, Verdict};
 use super::status::view::View;
 use super::target::Target;
 
@@ -59,9 +59,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let mut connection = Connection::open(&args.target)?;
     let view = connection.view().await?;
-    let (Checked { system, warnings }, text) = changed(&args.file, &view, connection.lab())?.valid()?;
-    note(&render::warnings(&warnings, &text, output));
-    let changes = difference(&view.system, &system);
+    let wanted = Wanted::read(&args.file, &view, connection.lab(), output)?;
+    let changes = difference(&view.system, &wanted.system);
     output.print(&shown(&changes, view.overview.generation, output))?;
     refuse(&changes)?;
     if changes.is_empty() || args.dry_run {
@@ -72,19 +71,36 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let mut progress = Progress::begin(output);
-    put_in_force(&mut connection, &mut progress, &view, &system, &args.file).await?;
+    put_in_force(&mut connection, &mut progress, &view, &wanted).await?;
     works(&mut connection, &mut progress, &view, output).await
 }
 
-/// The file as a change of what runs. In a lab on loopback addresses the file's own addresses are not those that run.
-fn changed(file: &Path, view: &View, lab: Option<&Lab>) -> Result<Loaded, CliError> {
-    let loaded = load(file, Some(&view.system))?;
-    let Some(lab) = lab.filter(|lab| lab.mode() == Mode::Loopback) else { return Ok(loaded) };
-    let plain = load(file, None)?;
-    let Ok(Checked { system, .. }) = &plain.checked else { return Ok(plain) };
-    let text = lab.localize(&plain.text, system);
-    let checked = parse_change(&file.display().to_string(), text.as_bytes(), &view.system);
-    Ok(Loaded { text, checked })
+/// What shall run.
+struct Wanted {
+    /// The file.
+    file: PathBuf,
+    /// What it says, for what runs.
+    system: System,
+    /// What it says by itself. In a lab on loopback addresses the file's own addresses are not those that run.
+    written: System,
+}
+
+impl Wanted {
+    fn read(file: &Path, view: &View, lab: Option<&Lab>, output: Output) -> Result<Self, CliError> {
+        let mut loaded = load(file, Some(&view.system))?;
+        let mut written = None;
+        if let Some(lab) = lab.filter(|lab| lab.mode() == Mode::Loopback) {
+            let (plain, text) = load(file, None)?.valid()?;
+            let text = lab.localize(&text, &plain.system);
+            let checked = parse_change(&file.display().to_string(), text.as_bytes(), &view.system);
+            loaded = Loaded { text, checked };
+            written = Some(plain.system);
+        }
+        let (Checked { system, warnings }, text) = loaded.valid()?;
+        note(&render::warnings(&warnings, &text, output));
+        let written = written.unwrap_or_else(|| system.clone());
+        Ok(Self { file: file.to_owned(), system, written })
+    }
 }
 
 // ---- before ----
@@ -159,14 +175,14 @@ async fn put_in_force(
     connection: &mut Connection,
     progress: &mut Progress,
     view: &View,
-    system: &System,
-    file: &Path,
+    wanted: &Wanted,
 ) -> Result<(), CliError> {
+    let system = &wanted.system;
     let replaces = view.overview.generation;
     let request = Request::Apply { system: Box::new(system.clone()), replaces };
     let told = connection.done(&view.overview.node, &request, REQUEST_LIMIT).await?;
     progress.say(&told);
-    start_new_nodes(connection, progress, system, file).await?;
+    start_new_nodes(connection, progress, wanted).await?;
     let missing =
         progress.until(connection, IN_FORCE_LIMIT, |view| behind(view, replaces + 1, system)).await?;
     if let Some(missing) = missing {
@@ -195,15 +211,14 @@ fn behind(view: &View, generation: u64, system: &System) -> Option<String> {
 async fn start_new_nodes(
     connection: &mut Connection,
     progress: &mut Progress,
-    system: &System,
-    file: &Path,
+    wanted: &Wanted,
 ) -> Result<(), CliError> {
     let Some(lab) = connection.lab() else { return Ok(()) };
     let known: BTreeSet<&NodeName> = lab.nodes().map(|(name, _)| name).collect();
-    if system.nodes.keys().all(|node| known.contains(node)) {
+    if wanted.system.nodes.keys().all(|node| known.contains(node)) {
         return Ok(());
     }
-    let (described, file, name) = (system.clone(), file.to_owned(), system.name.clone());
+    let (described, file, name) = (wanted.written.clone(), wanted.file.clone(), wanted.system.name.clone());
     let options = move || Options {
         prepare: vec![Box::new(move |ground| {
             let addresses: Vec<IpAddr> = ground.node.addresses.values().copied().collect();
@@ -244,17 +259,24 @@ async fn works(
     before: &View,
     output: Output,
 ) -> Result<Exit, CliError> {
-    let was = Verdict::of(before);
+    let was = Verdict::of(before).troubles;
+    let known = |trouble: &Trouble| {
+        was.iter().any(|old| (&old.subject, &old.what) == (&trouble.subject, &trouble.what))
+    };
+    let mut left = String::new();
     let missing = progress.until(connection, WORKS_LIMIT, |view| {
-        let verdict = Verdict::of(view);
-        let better = verdict.level <= was.level && was.level != Level::Healthy;
-        (verdict.level != Level::Healthy && !better).then_some(verdict.sentence)
+        let troubles = Verdict::of(view).troubles;
+        left = match troubles.first() {
+            None => "and everything works".to_owned(),
+            Some(old) => format!("and all works as before; what was wrong still is: {}", old.what),
+        };
+        troubles.into_iter().find(|trouble| !known(trouble)).map(|trouble| trouble.what)
     });
     let missing = missing.await?;
     let took = progress.elapsed().as_millis();
     match missing {
         None => {
-            output.print(&format!("the change is made and everything works (after {took} ms)\n"))?;
+            output.print(&format!("the change is made {left} (after {took} ms)\n"))?;
             Ok(Exit::Done)
         }
         Some(missing) => {

@@ -274,3 +274,67 @@ fn unexpected(node: &NodeName, reply: &Reply) -> CliError {
     CliError::failed(format!("{node} answered something else ({})", kind.unwrap_or_default()))
         .hint("use the same version of mainstay for the command and for the agents")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::super::testkit::{healthy, shop};
+    use super::*;
+
+    /// An agent that answers what it is asked with what the sample system says.
+    fn agent(directory: &Path, node: &'static str) -> PathBuf {
+        let socket = directory.join(node);
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let asked: Request = serde_json::from_str(&line).unwrap();
+                let reply = if matches!(asked, Request::System) {
+                    Reply::System { system: Box::new(shop()), generation: 0 }
+                } else {
+                    Reply::Overview(Box::new(healthy(&shop(), node)))
+                };
+                writeln!(&stream, "{}", serde_json::to_string(&reply).unwrap()).unwrap();
+            }
+        });
+        socket
+    }
+
+    fn connection(sockets: impl IntoIterator<Item = (NodeName, PathBuf)>) -> Connection {
+        let sockets = sockets.into_iter().collect();
+        Connection { name: "shop".to_owned(), lab: None, sockets, known: None }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_hangs_does_not_hold_up_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let hung = folder.path().join("w1");
+        let _open = UnixListener::bind(&hung).unwrap();
+        let sockets = [("e1".into(), agent(folder.path(), "e1")), ("w1".into(), hung)];
+        let mut connection = connection(sockets);
+        let began = Instant::now();
+        let view = connection.view().await.unwrap();
+        assert!(began.elapsed() < KNOWN_LIMIT, "{:?}", began.elapsed());
+        assert_eq!(view.tables.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["e1"]);
+    }
+
+    #[tokio::test]
+    async fn a_node_is_named_by_its_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connection([(UNNAMED.into(), agent(folder.path(), "e1"))]);
+        assert_eq!(connection.view().await.unwrap().overview.node.as_str(), "e1");
+        assert_eq!(connection.sockets.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["e1"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_answering_is_an_exit_code_of_its_own_with_every_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connection([("e1".into(), folder.path().join("nothing"))]);
+        let error = connection.view().await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Unreachable);
+        assert_eq!(error.sentence(), "no agent of shop answers");
+    }
+}

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
         if args.follow { all.into_iter().partition(|event| event.at_us < begin) } else { (all, vec![]) };
     printer.print_newest(&old, limit)?;
     if args.follow {
-        return follow(&connection, begin, &mut printer).await;
+        return follow(&connection, begin, old, &mut printer).await;
     }
     Ok(Exit::Done)
 }
@@ -91,9 +91,14 @@ pub(super) fn ago(time: Duration) -> i64 {
     Timestamp::now().as_microsecond() - i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
-async fn follow(connection: &Connection, begin: i64, printer: &mut Printer) -> Result<Exit, CliError> {
+async fn follow(
+    connection: &Connection,
+    begin: i64,
+    old: Vec<Event>,
+    printer: &mut Printer,
+) -> Result<Exit, CliError> {
     let mut from = begin;
-    let mut shown: VecDeque<Event> = VecDeque::new();
+    let mut shown = VecDeque::from(old);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let until = ago(Duration::ZERO) - SETTLES_US;
@@ -124,20 +129,37 @@ pub(super) struct Story {
     pub(super) event: Event,
     /// All of them, the first first.
     pub(super) nodes: Vec<String>,
+    /// How long what was begun took, in milliseconds, once it is done.
+    pub(super) took: Option<i64>,
 }
 
 /// Joins what several nodes saw alike.
 pub(super) fn stories(events: &[Event]) -> Vec<Story> {
     let mut told: Vec<Story> = vec![];
     for event in events {
+        if let Some(begun) = told.iter_mut().rev().find(|old| old.took.is_none() && ends(&old.event, event)) {
+            begun.took = Some((event.at_us - begun.event.at_us) / 1000);
+            continue;
+        }
         let recent = told.iter_mut().rev().take_while(|old| event.at_us - old.event.at_us < SAME_WITHIN_US);
         let node = event.node.to_string();
         match { recent }.find(|old| is_same(&old.event, event) && !old.nodes.contains(&node)) {
             Some(old) => old.nodes.push(node),
-            None => told.push(Story { event: event.clone(), nodes: vec![node] }),
+            None => told.push(Story { event: event.clone(), nodes: vec![node], took: None }),
         }
     }
     told
+}
+
+/// Whether `new` says that what `old` began is done.
+fn ends(old: &Event, new: &Event) -> bool {
+    (&old.node, &old.subject) == (&new.node, &new.subject)
+        && new.what.strip_suffix(" done") == Some(old.what.as_str())
+}
+
+/// Whether an agent only says that it is content or waits.
+pub(super) fn is_idle(event: &Event) -> bool {
+    event.severity == Severity::Info && event.what == "decided not to act"
 }
 
 fn is_same(old: &Event, new: &Event) -> bool {
@@ -180,30 +202,25 @@ pub(super) fn lines(stories: &[Story], today: Option<String>, output: Output) ->
 fn lines_in(stories: &[Story], known: Option<String>, zone: &TimeZone, output: Output) -> String {
     let mut known = known.unwrap_or_else(|| day(&Timestamp::now().to_zoned(zone.clone())));
     let mut out = String::new();
-    for Story { event, nodes } in stories {
+    for Story { event, nodes, took } in stories {
         let at = zoned(event.at_us, zone);
         if day(&at) != known {
             known = day(&at);
             out += &format!("{}\n", output.on_stdout(Look::Heading, &known));
         }
+        let took = took.map_or(String::new(), |ms| format!(", done after {ms} ms"));
+        let text = format!("{}: {}{took} ({})", event.subject, event.what, event.because);
+        let text = look(event).map_or(text.clone(), |look| output.on_stdout(look, &text));
         let time = output.on_stdout(Look::Faint, &at.strftime("%H:%M:%S%.3f").to_string());
-        let what = match severity(event.severity) {
-            Some(look) => output.on_stdout(look, &event.what),
-            None => event.what.clone(),
-        };
         let seen = output.on_stdout(Look::Faint, &format!("[{}]", nodes.join(" ")));
-        out += &format!(
-            "{time} {} {}: {what} ({}) {seen}\n",
-            mark(event.severity),
-            event.subject,
-            event.because
-        );
+        out += &format!("{time} {} {text} {seen}\n", mark(event.severity));
     }
     out
 }
 
-fn severity(severity: Severity) -> Option<Look> {
-    match severity {
+fn look(event: &Event) -> Option<Look> {
+    match event.severity {
+        Severity::Info if is_idle(event) => Some(Look::Faint),
         Severity::Info => None,
         Severity::Warning => Some(Look::Warning),
         Severity::Critical => Some(Look::Error),
@@ -253,7 +270,9 @@ mod tests {
             event(86_400_000, "w1", Severity::Info, "term 1: e1 is the primary"),
             event(172_800_100, "w1", Severity::Critical, "term 2: e1 is no primary any more"),
             event(172_800_104, "n1", Severity::Critical, "term 2: e1 is no primary any more"),
+            event(172_800_150, "n1", Severity::Info, "n1: promotion"),
             event(172_800_210, "w1", Severity::Warning, "a copy failed"),
+            event(172_800_270, "n1", Severity::Info, "n1: promotion done"),
             event(172_860_000, "w1", Severity::Critical, "term 2: e1 is no primary any more"),
         ];
         let text = lines_in(&stories(&events), None, &TimeZone::UTC, Output::new(Color::Never));
@@ -264,6 +283,6 @@ mod tests {
     fn severity_is_a_colour_where_there_are_colours() {
         let events = [event(0, "w1", Severity::Critical, "gone")];
         let text = lines_in(&stories(&events), None, &TimeZone::UTC, Output::new(Color::Always));
-        assert!(text.contains("\u{1b}[31;1mgone"), "{text:?}");
+        assert!(text.contains("\u{1b}[31;1mdatabase/orders: gone"), "{text:?}");
     }
 }

@@ -13,7 +13,8 @@ pub(crate) enum Exit {
     Invalid,
     /// 3: refused, because data could be lost or damaged. Nothing was touched.
     Refused,
-    /// 4: the system works with less than it should (only `status --check`, and drills that miss their objective).
+    /// 4: the system works with less than it should (`status --check`; `up`, `apply` and `switchover` when not everything
+    /// works after them), or a drill missed its objective.
     Degraded,
     /// 5: no node of the system could be reached.
     Unreachable,
@@ -26,7 +27,7 @@ Exit codes:
   1  the command failed
   2  the command line or the system file is wrong; nothing was touched
   3  refused, because data could be lost or damaged; nothing was touched
-  4  the system is degraded (status --check), or a drill missed its objective
+  4  not everything works (status --check; after up, apply, switchover), or a drill missed its objective
   5  no node of the system could be reached";
 
 impl Exit {

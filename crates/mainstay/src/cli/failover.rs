@@ -108,3 +108,29 @@ fn risk(view: &View, database: &DatabaseName, to: &NodeName) -> String {
         (None, _) => format!("nobody knows how far the log of {to} reaches"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::postgres::Lsn;
+
+    use super::super::testkit::{END, healthy, member, seen, shop, silence};
+    use super::*;
+
+    #[test]
+    fn the_loss_is_stated_by_what_was_last_known() {
+        let mut overview = healthy(&shop(), "w1");
+        silence(&mut overview, "e1");
+        let (database, to) = ("orders".into(), NodeName::from("w1"));
+        let told = risk(&seen(shop(), overview.clone()), &database, &to);
+        assert!(told.starts_with("w1 holds as much as any other member was last known to"), "{told}");
+        let Server::Standby(facts) = &mut member(&mut overview, "orders", "w1").server else {
+            panic!("w1 is a standby")
+        };
+        facts.position.lsn = Lsn(END.0 - 4096);
+        let told = risk(&seen(shop(), overview.clone()), &database, &to);
+        assert!(told.ends_with("at least 4096 bytes of it are lost"), "{told}");
+        member(&mut overview, "orders", "w1").server = Server::Unknown;
+        let told = risk(&seen(shop(), overview), &database, &to);
+        assert_eq!(told, "nobody knows how far the log of w1 reaches");
+    }
+}

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let mut connection = Connection::open(&args.target)?;
     let view = connection.view().await?;
     let wanted = Wanted::find(&view, &args.subject)?;
-    let mut seen =
+    let seen =
         read(&connection, &wanted, if args.follow { args.lines.max(LOOK_AT) } else { args.lines }).await?;
     for (node, lines) in &seen {
         output.print(&prefixed(node, &lines[lines.len().saturating_sub(args.lines)..], output))?;
@@ -156,24 +156,33 @@ fn add_printed(
     }
 }
 
+/// Each line after its node, or after its instance where a node has several.
 fn prefixed(node: &NodeName, lines: &[String], output: Output) -> String {
-    let node = output.on_stdout(Look::Faint, &format!("{node} |"));
-    lines.iter().fold(String::new(), |text, line| text + &node + " " + line + "\n")
+    lines.iter().fold(String::new(), |text, line| {
+        let (log, line) = split_log(line);
+        // The file of an instance is called `service.instance@node.log`.
+        let of = log.and_then(|log| log.split_once('.')).map_or(node.as_str(), |(_, instance)| instance);
+        text + &output.on_stdout(Look::Faint, &format!("{of} |")) + " " + line + "\n"
+    })
+}
+
+/// The name of the log that a line is from, where an agent has read several, and the line.
+fn split_log(line: &str) -> (Option<&str>, &str) {
+    match line.split_once(".log: ") {
+        Some((name, rest)) if !name.contains(' ') => (Some(name), rest),
+        Some(_) | None => (None, line),
+    }
 }
 
 /// The lines of `new` that are not in `old`, where both are the ends of logs that grow. Several logs of one node are told
 /// apart by the file name before each line.
 fn added(old: &[String], new: &[String]) -> Vec<String> {
-    let log = |line: &String| match line.split_once(".log: ") {
-        Some((name, _)) if !name.contains(' ') => name.to_owned(),
-        Some(_) | None => String::new(),
-    };
-    let mut logs: BTreeMap<String, (Vec<&String>, Vec<&String>)> = BTreeMap::new();
+    let mut logs: BTreeMap<Option<&str>, (Vec<&String>, Vec<&String>)> = BTreeMap::new();
     for line in old {
-        logs.entry(log(line)).or_default().0.push(line);
+        logs.entry(split_log(line).0).or_default().0.push(line);
     }
     for line in new {
-        logs.entry(log(line)).or_default().1.push(line);
+        logs.entry(split_log(line).0).or_default().1.push(line);
     }
     logs.into_values().flat_map(|(old, new)| grown(&old, &new)).collect()
 }
@@ -187,6 +196,7 @@ fn grown(old: &[&String], new: &[&String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::output::Color;
     use super::*;
 
     fn lines(text: &str) -> Vec<String> {
@@ -199,6 +209,13 @@ mod tests {
         assert_eq!(added(&lines("a b c"), &lines("a b c")), lines(""));
         assert_eq!(added(&lines("a a"), &lines("a a a")), lines("a"));
         assert_eq!(added(&lines("a b"), &lines("x y")), lines("x y"));
+    }
+
+    #[test]
+    fn a_line_is_after_its_node_or_its_instance() {
+        let lines = ["ready".to_owned(), "web.web-1@e1.log: ready".to_owned()];
+        let text = prefixed(&"e1".into(), &lines, Output::new(Color::Never));
+        assert_eq!(text, "e1 | ready\nweb-1@e1 | ready\n");
     }
 
     #[test]

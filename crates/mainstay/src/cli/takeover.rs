@@ -156,8 +156,21 @@ impl Before {
     }
 }
 
-/// A sentence with its numbers left out, so that it is told once and not for each millisecond that it counts.
+/// A sentence with its measured times left out, so that it is told once and not for each millisecond.
 fn without_numbers(sentence: &str) -> String {
-    let words = sentence.split(' ').filter(|word| !word.chars().all(|c| c.is_ascii_digit()));
-    words.collect::<Vec<_>>().join(" ")
+    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit());
+    let mut words: Vec<&str> = vec![];
+    for word in sentence.split(' ') {
+        match words.last() {
+            Some(last) if is_number(last) && matches!(word, "ms" | "s") => {
+                words.pop();
+                words.push("some time");
+            }
+            Some(_) | None => words.push(word),
+        }
+    }
+    words.join(" ")
 }
+
+#[cfg(test)]
+mod tests;

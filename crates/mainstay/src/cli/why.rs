@@ -56,8 +56,10 @@ fn text(view: &View, verdict: &Verdict, subject: &Subject, all: &[Event], output
     for sentence in now(view, verdict, subject) {
         let _ = writeln!(out, "  {sentence}");
     }
-    let about: Vec<Story> =
-        events::stories(all).into_iter().filter(|story| is_about(view, subject, &story.event)).collect();
+    let about: Vec<Story> = events::stories(all)
+        .into_iter()
+        .filter(|story| is_about(view, subject, &story.event) && !events::is_idle(&story.event))
+        .collect();
     if about.is_empty() {
         return out + "\nno event is kept about it\n";
     }
@@ -199,5 +201,52 @@ fn is_about(view: &View, subject: &Subject, event: &Event) -> bool {
                 || serves(view, name).is_some_and(|behind| event.subject == behind)
         }
         Subject::Database(_) | Subject::Service(_) => event.subject == subject.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::event::Severity;
+
+    use super::super::output::Color;
+    use super::super::testkit::{healthy, seen, shop, silence};
+    use super::*;
+
+    #[test]
+    fn what_is_so_now_comes_before_how_it_came_to_be_so() {
+        let mut overview = healthy(&shop(), "e1");
+        overview.because.insert("database/orders on e1".to_owned(), "leads".to_owned());
+        silence(&mut overview, "n1");
+        silence(&mut overview, "w1");
+        let view = seen(shop(), overview);
+        let event = |at_us, what: &str, because: &str| Event {
+            at_us,
+            node: "e1".into(),
+            severity: Severity::Info,
+            subject: "database/orders".to_owned(),
+            what: what.to_owned(),
+            because: because.to_owned(),
+        };
+        let today = events::ago(Duration::ZERO);
+        let all = [
+            event(today, "term 1: e1 is the primary", "e1 has created the database"),
+            event(today + 10, "decided not to act", "e1 leads"),
+        ];
+        let text = text(
+            &view,
+            &Verdict::of(&view),
+            &Subject::Database("orders".into()),
+            &all,
+            Output::new(Color::Never),
+        );
+        let (now, then) = text.split_once("\nHow it came to be so\n").unwrap();
+        insta::assert_snapshot!(now);
+        assert_eq!(then.lines().count(), 1, "{then}");
+        assert!(
+            then.ends_with(
+                " database/orders: term 1: e1 is the primary (e1 has created the database) [e1]\n"
+            ),
+            "{then}"
+        );
     }
 }

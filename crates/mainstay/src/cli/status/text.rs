@@ -136,6 +136,9 @@ fn instances(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
     }
     let row = |instance: model::routes::InstanceEndpoint| {
         let state = match instance.state {
+            InstanceRouteState::Ready if !view.is_here(&instance.node) => {
+                Cell::new(Look::Warning, "was ready, its agent has ended")
+            }
             InstanceRouteState::Ready => "ready".into(),
             InstanceRouteState::NotReady => Cell::new(Look::Warning, "not ready"),
             InstanceRouteState::Draining => Cell::new(Look::Warning, "finishes its work"),

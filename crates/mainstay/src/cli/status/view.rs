@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use decide::agent::{MemberSummary, NodeSummary, Overview};
 use model::leadership::Leadership;
-use model::routes::{InstanceEndpoint, InstanceRouteState, RouteTable};
+use model::routes::{DatabaseRouteState, InstanceEndpoint, InstanceRouteState, RouteTable, RouteTarget};
 use model::status::{PrimaryFacts, Server, Silence, Tenure};
-use model::system::{Coordination, Durability, System};
-use model::{DatabaseName, NodeName, ServiceName};
+use model::system::{self, Coordination, Durability, Role, System};
+use model::{DatabaseName, NodeName, RouteName, ServiceName};
 
 /// What is known about a running system.
 #[derive(Clone, Debug)]
@@ -162,6 +162,29 @@ impl View {
     /// The sentence that holds for a question, such as `database/orders leadership`.
     pub(crate) fn because(&self, question: &str) -> Option<&str> {
         self.overview.because.get(question).map(String::as_str)
+    }
+
+    /// The nodes that take part and whose proxies let new clients of the primary wait, with the reason.
+    pub(crate) fn parked(&self, database: &DatabaseName) -> Vec<(NodeName, String)> {
+        let leads = |name: &RouteName| {
+            self.system.routes.get(name).is_some_and(|route| match &route.target {
+                system::RouteTarget::Database { database: to, role } => {
+                    to == database && *role == Role::Primary
+                }
+                system::RouteTarget::Service { .. } => false,
+            })
+        };
+        let why = |table: &RouteTable| {
+            table.routes.iter().filter(|route| leads(&route.name)).find_map(|route| match &route.target {
+                RouteTarget::Database(target) => match &target.state {
+                    DatabaseRouteState::Parked { because } => Some(because.clone()),
+                    DatabaseRouteState::Open { .. } | DatabaseRouteState::Draining { .. } => None,
+                },
+                RouteTarget::Service(_) => None,
+            })
+        };
+        let here = self.tables.iter().filter(|(node, _)| self.is_here(node));
+        here.filter_map(|(node, table)| Some((node.clone(), why(table)?))).collect()
     }
 
     // ---- services ----

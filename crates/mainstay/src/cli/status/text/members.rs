@@ -90,7 +90,7 @@ fn row(view: &View, database: &DatabaseName, node: &NodeName) -> Vec<Cell> {
             (role, Cell::new(Look::Error, format!("cut off; {}", does.text())))
         }
         (Heard::Yes | Heard::Never, None) => ("-", "has not been seen yet".into()),
-        (heard, member) => (last_role(member), Cell::new(Look::Error, away(heard, member.is_some()))),
+        (heard, member) => (last_role(member), Cell::new(Look::Error, away(heard))),
     };
     vec![
         node.as_str().into(),
@@ -101,17 +101,17 @@ fn row(view: &View, database: &DatabaseName, node: &NodeName) -> Vec<Cell> {
     ]
 }
 
-fn away(heard: Heard, was_seen: bool) -> String {
-    let heard = match heard {
+fn away(heard: Heard) -> &'static str {
+    match heard {
         Heard::Yes => "",
         Heard::Silent => "its node is silent",
         Heard::AgentGone => "its agent has ended",
         Heard::Never => "its node has not been heard yet",
         Heard::CutOff => "its node is cut off",
-    };
-    if was_seen { format!("{heard}; the rest is from before") } else { heard.to_owned() }
+    }
 }
 
+/// What a member was when it was last heard.
 fn last_role(member: Option<&MemberSummary>) -> &'static str {
     match member.map(|member| &member.status.server) {
         Some(Server::Primary(_) | Server::Sick { primary: true, .. }) => "primary?",

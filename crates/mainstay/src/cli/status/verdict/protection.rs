@@ -68,9 +68,7 @@ impl Protection {
         } else {
             sentences.push(nodes_in_words(survives_nodes, &fatal, effect));
             sentences.extend(sites_in_words(view, effect));
-        }
-        if view.decides_without(&Loss::new()) {
-            sentences.extend(unrepaired(&loss_of));
+            sentences.extend(unrepaired(&loss_of).filter(|_| view.decides_without(&Loss::new())));
         }
         sentences.extend(view.system.databases.keys().map(|name| copies(view, name)));
         sentences.extend(view.system.services.keys().filter_map(|name| lone_instances(view, name)));

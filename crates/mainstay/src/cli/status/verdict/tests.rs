@@ -70,7 +70,7 @@ fn both_standbys_gone_blocks_writes_and_says_what_unblocks_them() {
     });
     assert_eq!(verdict.level, Level::Down);
     let first = &verdict.troubles[0];
-    assert_eq!(first.what, "writes to orders wait: no standby confirms them: w1 is silent and n1 is silent");
+    assert_eq!(first.what, "writes to orders wait: no standby confirms them: w1 and n1 are silent");
     assert_eq!(first.unblock.as_deref(), Some("start node w1 or n1: writes wait for one of them"));
     let system = verdict.troubles.iter().find(|trouble| trouble.subject == "system").unwrap();
     assert_eq!(system.what, "nothing can be decided: only 1 of 3 voters is heard");

@@ -19,9 +19,10 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
     all.extend(coordination(view));
     all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
     for name in view.system.databases.keys() {
+        all.extend(proxies(view, name, writes));
         all.extend(view.members(name).iter().filter_map(|node| member(view, name, node)));
     }
-    all.extend(view.system.nodes.keys().filter_map(|name| protections(view, name)));
+    all.extend(protections(view));
     all.extend(view.system.nodes.keys().filter_map(|name| generation(view, name)));
     all.sort_by_key(|trouble| std::cmp::Reverse(trouble.level));
     all
@@ -56,6 +57,18 @@ fn database(view: &View, name: &DatabaseName, writes: &Writes) -> Option<Trouble
             Some(trouble.doing(sentence).unblock(unblock.as_deref()))
         }
     }
+}
+
+/// Proxies that hold clients back although writes flow.
+fn proxies(view: &View, name: &DatabaseName, writes: &BTreeMap<DatabaseName, Writes>) -> Option<Trouble> {
+    if writes.get(name) != Some(&Writes::Flow) {
+        return None;
+    }
+    let parked = view.parked(name);
+    let (_, because) = parked.first()?;
+    let nodes = listed(parked.iter().map(|(node, _)| node.as_str()));
+    let what = format!("clients of {name} that connect through {nodes} have to wait: {because}");
+    Some(trouble(Level::Degraded, format!("database/{name}"), what))
 }
 
 fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
@@ -139,7 +152,7 @@ fn node(view: &View, name: &NodeName) -> Option<Trouble> {
         ),
         Heard::AgentGone => (
             format!("the agent of node {name} has ended; the node itself may live"),
-            format!("start the agent on {name}"),
+            format!("start node {name}, or its agent"),
         ),
         Heard::Never => {
             (format!("node {name} has not been heard since {me} started"), format!("start node {name}"))
@@ -208,12 +221,19 @@ fn not_confirming(view: &View, database: &DatabaseName, node: &NodeName) -> Opti
         .then(|| "receives log but is not in the sync set yet".to_owned())
 }
 
-fn protections(view: &View, name: &NodeName) -> Option<Trouble> {
-    let missing = &view.overview.nodes.get(name)?.missing;
-    (!missing.is_empty()).then(|| {
-        let what = format!("node {name} is less protected: {}", listed(missing));
-        trouble(Level::Degraded, format!("node/{name}"), what)
-    })
+/// Protections that nodes lack, those that lack the same together.
+fn protections(view: &View) -> Vec<Trouble> {
+    let mut lacking: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, node) in &view.overview.nodes {
+        for missing in &node.missing {
+            lacking.entry(missing).or_default().push(name.as_str());
+        }
+    }
+    let told = lacking.into_iter().map(|(missing, nodes)| match nodes.as_slice() {
+        [one] => (format!("node/{one}"), format!("node {one} is less protected: {missing}")),
+        several => ("system".to_owned(), format!("nodes {} are less protected: {missing}", listed(several))),
+    });
+    told.map(|(subject, what)| trouble(Level::Degraded, subject, what)).collect()
 }
 
 fn generation(view: &View, name: &NodeName) -> Option<Trouble> {

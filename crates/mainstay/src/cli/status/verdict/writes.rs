@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::leadership::{Leadership, Phase};
-use model::routes::{DatabaseRouteState, RouteTarget};
 use model::status::Server;
-use model::system::{self, Role};
 use model::{DatabaseName, NodeName};
 use serde::Serialize;
 
@@ -92,7 +90,6 @@ pub(super) fn majority_missing(view: &View) -> Option<String> {
     let away: Vec<&str> =
         view.system.voters().filter(|node| !view.is_here(node)).map(NodeName::as_str).collect();
     Some(match (quorum - here, away.as_slice()) {
-        (1, [one]) => format!("start node {one}: a majority of the voters decides again then"),
         (1, several) => {
             format!("start node {}: a majority of the voters decides again then", either(several))
         }
@@ -162,57 +159,86 @@ fn blocked_failover(view: &View, database: &DatabaseName, primary: &NodeName) ->
 }
 
 fn too_few_confirm(view: &View, database: &DatabaseName, primary: &NodeName, missing: usize) -> Writes {
-    let others: Vec<&NodeName> = view.members(database).iter().filter(|node| *node != primary).collect();
-    let idle = || others.iter().filter(|node| !view.streams(database, node));
-    let why: Vec<String> = idle().map(|node| absence(view, node)).collect();
-    let away: Vec<&str> =
-        idle().filter(|node| view.heard(node) != Heard::Yes).map(|node| node.as_str()).collect();
+    let others = view.members(database).iter().filter(|node| *node != primary);
+    let idle: Vec<&NodeName> = others.filter(|node| !view.streams(database, node)).collect();
+    let why = absences(view, database, &idle);
     let because = match view.confirming(database).len() {
-        0 => format!("no standby confirms them: {}", listed(why)),
-        some => format!("{some} standbys confirm them and {missing} more must: {}", listed(why)),
+        0 => format!("no standby confirms them: {why}"),
+        1 => format!("1 standby confirms them and {missing} more must: {why}"),
+        some => format!("{some} standbys confirm them and {missing} more must: {why}"),
     };
-    let unblock = match away.as_slice() {
-        [] => format!("see `mainstay why {database}` for what keeps the standbys"),
-        [one] => format!("start node {one}: writes wait for it"),
-        several if missing == 1 => {
-            format!("start node {}: writes wait for one of them", either(several))
+    let (back, away): (Vec<&NodeName>, Vec<&NodeName>) = idle.iter().partition(|node| view.is_here(node));
+    let unblock = match (back.as_slice(), away.as_slice()) {
+        ([], []) => None,
+        ([], [_]) => Some(format!("{}: writes wait for it", remedy(view, &away))),
+        ([], _) if missing == 1 => Some(format!("{}: writes wait for one of them", remedy(view, &away))),
+        ([], _) => Some(format!("{}: writes wait for {missing} of them", remedy(view, &away))),
+        (back, []) => {
+            let names = listed(back.iter().map(|node| node.as_str()));
+            Some(format!("wait for {names}, or see `mainstay why {database}` if it takes long"))
         }
-        several => format!("start node {}: writes wait for {missing} of them", either(several)),
+        (back, _) => {
+            let names = either(back.iter().map(|node| node.as_str()));
+            Some(format!("wait for {names} to come back, or {}", remedy(view, &away)))
+        }
     };
-    wait(because, Some(unblock))
+    wait(because, unblock)
 }
 
-/// Why a standby does not confirm, in a few words.
-fn absence(view: &View, node: &NodeName) -> String {
-    match view.heard(node) {
-        Heard::Yes => format!("{node} does not receive log"),
-        Heard::AgentGone => format!("{node}'s agent has ended"),
-        Heard::Silent => format!("{node} is silent"),
-        Heard::Never => format!("{node} has not been heard yet"),
-        Heard::CutOff => format!("{node} is cut off"),
+/// What brings nodes back that are away: `start node a or b`.
+pub(super) fn remedy(view: &View, away: &[&NodeName]) -> String {
+    let (cut, off): (Vec<&NodeName>, Vec<&NodeName>) =
+        away.iter().partition(|node| view.heard(node) == Heard::CutOff);
+    let names = |nodes: &[&NodeName]| either(nodes.iter().map(|node| node.as_str()));
+    match (off.as_slice(), cut.as_slice()) {
+        (off, []) => format!("start node {}", names(off)),
+        ([], cut) => format!("repair the network of {}", names(cut)),
+        (off, cut) => format!("start node {} or repair the network of {}", names(off), names(cut)),
+    }
+}
+
+/// Why standbys do not confirm, in a few words; those with the same reason together.
+fn absences(view: &View, database: &DatabaseName, nodes: &[&NodeName]) -> String {
+    let mut reasons: Vec<(Vec<&str>, (&str, &str))> = vec![];
+    for node in nodes {
+        let why = absence(view, database, node);
+        match reasons.iter_mut().find(|(_, known)| *known == why) {
+            Some((nodes, _)) => nodes.push(node.as_str()),
+            None => reasons.push((vec![node.as_str()], why)),
+        }
+    }
+    let told = reasons.iter().map(|(nodes, (one, several))| {
+        format!("{} {}", listed(nodes), if nodes.len() == 1 { one } else { several })
+    });
+    listed(told)
+}
+
+/// Why a standby does not confirm: for one, and for several.
+fn absence<'v>(view: &'v View, database: &DatabaseName, node: &NodeName) -> (&'v str, &'v str) {
+    let server = view.member(database, node).map(|member| &member.status.server);
+    match (view.heard(node), server) {
+        (Heard::AgentGone, _) => ("has no agent any more", "have no agents any more"),
+        (Heard::Silent, _) => ("is silent", "are silent"),
+        (Heard::Never, _) => ("has not been heard yet", "have not been heard yet"),
+        (Heard::CutOff, _) => ("is cut off", "are cut off"),
+        (Heard::Yes, Some(Server::Busy { doing })) if doing == "rejoining" => {
+            ("is rejoining", "are rejoining")
+        }
+        (Heard::Yes, Some(Server::Busy { .. } | Server::Stopped { .. })) => {
+            ("is coming back", "are coming back")
+        }
+        (Heard::Yes, Some(Server::Empty)) => ("has no data yet", "have no data yet"),
+        (Heard::Yes, Some(Server::Sick { .. })) => ("is sick", "are sick"),
+        (Heard::Yes, Some(Server::Standby(_) | Server::Primary(_) | Server::Unknown) | None) => {
+            ("does not receive log", "do not receive log")
+        }
     }
 }
 
 /// Why no answering node's proxy leads to the primary, if that is so.
 fn parked_everywhere(view: &View, database: &DatabaseName) -> Option<String> {
-    let leads = |route: &system::Route| matches!(&route.target, system::RouteTarget::Database { database: of, role: Role::Primary } if of == database);
-    let names: Vec<_> = view.system.routes.iter().filter(|(_, route)| leads(route)).map(|(n, _)| n).collect();
-    let states = view
-        .tables
-        .iter()
-        .filter(|(node, _)| view.is_here(node))
-        .flat_map(|(_, table)| &table.routes)
-        .filter(|route| names.contains(&&route.name))
-        .filter_map(|route| match &route.target {
-            RouteTarget::Database(target) => Some(&target.state),
-            RouteTarget::Service(_) => None,
-        });
-    let mut because = None;
-    for state in states {
-        match state {
-            DatabaseRouteState::Open { .. } | DatabaseRouteState::Draining { .. } => return None,
-            DatabaseRouteState::Parked { because: why } => because = Some(why.clone()),
-        }
-    }
-    because
+    let parked = view.parked(database);
+    let open = view.tables.iter().filter(|(node, table)| view.is_here(node) && !table.routes.is_empty());
+    let (_, because) = parked.first()?;
+    (parked.len() == open.count()).then(|| because.clone())
 }
