@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Target {
     /// The system, when several run on this machine
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) system: Option<String>,
     /// Ask the agent of this node's directory instead of a system that `up` started
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "system")]
