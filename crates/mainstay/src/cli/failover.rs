@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let primary = before.next_primary(&mut connection, &mut progress).await?;
     let took = progress.elapsed().as_millis();
     progress.say(&format!("{primary} is promoted, every route leads to it"));
-    output.print(&format!("{primary} is the primary of {} after {took} ms; {risk}\n", args.database))?;
+    output.print(&format!("{primary} is the primary of {} after {took} ms\n", args.database))?;
     report_waiting(&mut connection, &before.database, output).await?;
     Ok(Exit::Done)
 }

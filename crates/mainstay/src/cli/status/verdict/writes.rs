@@ -59,25 +59,44 @@ fn absent(view: &View, nodes: &[NodeName]) -> Option<String> {
 
 fn revoking(view: &View, database: &DatabaseName, record: &Leadership, former: &NodeName) -> Writes {
     let because = format!("{former} is no primary any more and no other is elected yet");
+    wait(because, majority_missing(view).or_else(|| missing_reports(view, database, record, former)))
+}
+
+/// Whose return would let a failover from `former` happen; `None` when nobody's is needed. Either reports of the sync set
+/// prove that nothing is lost, or the former primary itself, which holds everything.
+fn missing_reports(
+    view: &View,
+    database: &DatabaseName,
+    record: &Leadership,
+    former: &NodeName,
+) -> Option<String> {
+    let members = view.members(database);
     let able: BTreeSet<NodeName> =
-        view.members(database).iter().filter(|node| view.can_report(database, node)).cloned().collect();
-    let holds = |node: &NodeName| node == former || record.sets().any(|set| set.members.contains(node));
-    let away: Vec<&str> = view
-        .members(database)
-        .iter()
-        .filter(|node| holds(node) && !able.contains(*node))
-        .map(NodeName::as_str)
-        .collect();
-    let unblock = match (majority_missing(view), away.as_slice()) {
-        (Some(missing), _) => Some(missing),
-        (None, _) if record.is_revoked_by(&able) => None,
-        (None, []) => None,
-        (None, [one]) => Some(format!("start node {one}: what it holds decides who may lead")),
-        (None, several) => {
-            Some(format!("start node {}: what they hold decides who may lead", listed(several)))
-        }
+        members.iter().filter(|node| *node != former && view.can_report(database, node)).cloned().collect();
+    if record.is_revoked_by(&able) && !able.is_empty() {
+        return None;
+    }
+    let suffices = |node: &NodeName| {
+        let mut with = able.clone();
+        with.insert(node.clone());
+        node == former || record.is_revoked_by(&with)
     };
-    wait(because, unblock)
+    let holds = |node: &NodeName| node == former || record.sets().any(|set| set.members.contains(node));
+    let missing: Vec<&NodeName> =
+        members.iter().filter(|node| holds(node) && !able.contains(*node)).collect();
+    let alone: Vec<&NodeName> = missing.iter().copied().filter(|node| suffices(node)).collect();
+    let accept = "or accept the loss of what is there only with `mainstay failover`";
+    Some(match alone.as_slice() {
+        [] => {
+            let names = listed(missing.iter().map(|node| node.as_str()));
+            format!("start nodes {names}: together they hold every acknowledged write; {accept}")
+        }
+        [one] => format!("start node {one}: acknowledged writes may be there only; {accept}"),
+        several => {
+            let names = either(several.iter().map(|node| node.as_str()));
+            format!("start node {names}: any of them tells which writes were acknowledged; {accept}")
+        }
+    })
 }
 
 /// What to do when too few voters are there to decide anything.
@@ -101,8 +120,12 @@ pub(super) fn majority_missing(view: &View) -> Option<String> {
 
 fn led(view: &View, database: &DatabaseName, primary: &NodeName) -> Writes {
     if let Some(because) = primary_fails(view, database, primary) {
-        let unblock = majority_missing(view).or_else(|| blocked_failover(view, database, primary));
-        return wait(because, unblock);
+        let paused = view.overview.paused.is_some();
+        let resume = || {
+            paused.then(|| "`mainstay resume`: nothing fails over while the automation is paused".to_owned())
+        };
+        let missing = || missing_reports(view, database, view.record(database)?, primary);
+        return wait(because, majority_missing(view).or_else(resume).or_else(missing));
     }
     let (needed, confirming) = (view.confirmations(database), view.confirming(database));
     if confirming.len() < needed {
@@ -135,27 +158,6 @@ fn primary_fails(view: &View, database: &DatabaseName, primary: &NodeName) -> Op
         Some(Server::Standby(_) | Server::Primary(_)) => format!("{primary} is being promoted"),
         Some(Server::Unknown) | None => format!("nothing is known of PostgreSQL on {primary} yet"),
     })
-}
-
-/// Whom a failover from `primary` waits for.
-fn blocked_failover(view: &View, database: &DatabaseName, primary: &NodeName) -> Option<String> {
-    let record = view.record(database)?;
-    let reporters = view.members(database).iter().filter(|node| view.can_report(database, node));
-    let reporters = reporters.filter(|node| *node != primary).cloned().collect();
-    if record.is_revoked_by(&reporters) {
-        return None;
-    }
-    let missing: Vec<&str> = view
-        .members(database)
-        .iter()
-        .filter(|node| *node == primary || record.sets().any(|set| set.members.contains(*node)))
-        .filter(|node| !reporters.contains(*node))
-        .map(NodeName::as_str)
-        .collect();
-    Some(format!(
-        "start node {}: acknowledged writes may be there only; or accept their loss with `mainstay failover`",
-        either(missing)
-    ))
 }
 
 fn too_few_confirm(view: &View, database: &DatabaseName, primary: &NodeName, missing: usize) -> Writes {
