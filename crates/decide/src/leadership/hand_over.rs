@@ -72,9 +72,10 @@ fn died(view: &MemberView, record: &Leadership, from: &NodeName) -> Option<Strin
         Server::Stopped { because } if unclean => {
             Some(format!("{from} did not shut down cleanly: {because}"))
         }
-        Server::Sick { because, .. } => Some(format!("{from} cannot hand over: {because}")),
         Server::Empty => Some(format!("the data of {from} is gone")),
-        Server::Stopped { .. }
+        // A server that shuts down answers nobody any more: that is no death. One that hangs meets the deadline.
+        Server::Sick { .. }
+        | Server::Stopped { .. }
         | Server::Unknown
         | Server::Busy { .. }
         | Server::Standby(_)

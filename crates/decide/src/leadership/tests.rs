@@ -252,3 +252,16 @@ fn a_switchover_waits_for_the_last_word_of_the_old_primary() {
     assert_eq!((next.term, next.phase), (Term(6), Phase::Led { primary: "b".into() }));
     assert_eq!((next.sync, next.previous_sync), (any_one(&["c"]), vec![any_one(&["b", "c"])]));
 }
+
+#[test]
+fn a_server_that_answers_nobody_while_it_shuts_down_is_waited_for() {
+    let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
+    let record = crate::testkit::record(5, phase, &["b", "c"]);
+    let mut old = alive(primary(5, 100, &[], 1));
+    old.status.server = Server::Sick { primary: true, because: "it does not answer".to_owned() };
+    let view = members([("a", old), ("b", alive(standby(5, 100))), ("c", alive(standby(5, 90)))]);
+    let mut memory = Memory::default();
+    assert_eq!(ask_with(&rules(), &record, &view, 1000, &mut memory).action, None);
+    let late = ask_with(&rules(), &record, &view, 6000, &mut memory).action.unwrap();
+    assert_eq!(late.phase, Phase::Revoking { former: "a".into(), prefer: Some("b".into()), forced: None });
+}
