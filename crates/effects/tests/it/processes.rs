@@ -65,7 +65,7 @@ async fn a_dropped_process_lives_on_and_is_reaped_when_it_ends() {
 async fn a_program_inherits_nothing_but_what_is_given() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
-    let script = "echo \"sid $(cut -d' ' -f6 /proc/$$/stat) pid $$\"; grep -E 'Sig(Blk|Ign)|Umask' /proc/$$/status; \
+    let script = "echo \"sid $(cut -d' ' -f6 /proc/$$/stat) pid $$\"; grep -E 'Sig(Blk|Ign)|Umask' /proc/self/status; \
                   ls -l /proc/$$/fd | sed -n 's/.* \\([0-9]* -> .*\\)/fd \\1/p'; echo \"cwd $(pwd)\"; echo oops >&2; env";
     // A descriptor without close-on-exec, as a careless parent would leave it to us.
     let leaked = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 20).unwrap();
