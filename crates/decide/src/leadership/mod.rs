@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use model::NodeName;
 use model::leadership::{Leadership, Phase, Term};
+use model::status::Server;
 use model::time::Moment;
 
 use crate::view::{Decision, Members, Rules};
@@ -32,6 +33,8 @@ pub struct Memory {
     phase_since: Moment,
     change_since: Option<Moment>,
     link_lost: BTreeMap<NodeName, Moment>,
+    /// Since when the primary's agent has not said what its server does: it has just started.
+    unknown_since: Option<Moment>,
 }
 
 /// Everything that is known when the question is asked.
@@ -83,7 +86,12 @@ impl Memory {
         } else {
             self.change_since.get_or_insert(question.now);
         }
-        let facts = record.primary().and_then(|p| question.members.get(p)).and_then(|view| view.primary());
+        let view = record.primary().and_then(|primary| question.members.get(primary));
+        match view.map(|view| &view.status.server) {
+            Some(Server::Unknown) => _ = self.unknown_since.get_or_insert(question.now),
+            Some(_) | None => self.unknown_since = None,
+        }
+        let facts = view.and_then(|view| view.primary());
         for node in &question.rules.members {
             let streams = facts.and_then(|facts| facts.standbys.get(node)).is_some_and(|link| link.streaming);
             if streams || facts.is_none() {

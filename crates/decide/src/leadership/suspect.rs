@@ -94,14 +94,18 @@ fn server_fails(
         Server::Standby(_) if tenured => {
             failure(format!("PostgreSQL on {primary} came back as a standby"), true)
         }
-        Server::Busy { .. }
-        | Server::Standby(_)
-        | Server::Unknown
-        | Server::Stopped { .. }
-        | Server::Primary(_) => late.then(|| Failure {
-            because: format!("{primary} was not promoted within {} s", PROMOTION_LIMIT.as_secs()),
-            serves_nobody: true,
-        }),
+        Server::Unknown => {
+            memory.unknown_since.filter(|since| question.now.since(*since) >= AGENT_GRACE).map(|_| Failure {
+                because: format!("the agent of {primary} cannot say what its PostgreSQL does"),
+                serves_nobody: false,
+            })
+        }
+        Server::Busy { .. } | Server::Standby(_) | Server::Stopped { .. } | Server::Primary(_) => {
+            late.then(|| Failure {
+                because: format!("{primary} was not promoted within {} s", PROMOTION_LIMIT.as_secs()),
+                serves_nobody: true,
+            })
+        }
     }
 }
 

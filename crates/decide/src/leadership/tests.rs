@@ -265,3 +265,14 @@ fn a_server_that_answers_nobody_while_it_shuts_down_is_waited_for() {
     let late = ask_with(&rules(), &record, &view, 6000, &mut memory).action.unwrap();
     assert_eq!(late.phase, Phase::Revoking { former: "a".into(), prefer: Some("b".into()), forced: None });
 }
+
+#[test]
+fn an_agent_that_has_just_started_is_given_time_to_look_at_its_server() {
+    let (record, mut members) = healthy();
+    let mut memory = Memory::default();
+    assert_eq!(ask_with(&rules(), &record, &members, 1000, &mut memory).action, None);
+    members.get_mut("a").unwrap().status = model::status::MemberStatus::unknown();
+    assert_eq!(ask_with(&rules(), &record, &members, 60_000, &mut memory).action, None);
+    assert_eq!(ask_with(&rules(), &record, &members, 62_000, &mut memory).action, None);
+    assert!(ask_with(&rules(), &record, &members, 62_500, &mut memory).action.is_some());
+}
