@@ -98,7 +98,7 @@ fn anywhere(file: &SourceFile) -> Vec<Problem> {
     problems
 }
 
-/// Whether an absolute path in `line` begins with `start` (`target/work/` and `{dir}/root/` do not).
+/// Whether an absolute path in `line` begins with `start` (inside `target` or `{dir}` it does not).
 fn begins_a_path(line: &str, start: &str) -> bool {
     let inside = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '}' | ')' | '~');
     line.match_indices(start).any(|(at, _)| !line[..at].ends_with(inside))
