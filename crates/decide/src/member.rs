@@ -306,7 +306,7 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
         return Decision::wait(format!("follows {primary}"));
     }
     let Some(tenure) = tenure else {
-        return Decision::wait(format!("waiting for {primary} to be promoted"));
+        return follow_ahead(question, record, primary);
     };
     if question.paused && !matches!(own.server, Server::Standby(_)) {
         return Decision::wait("not running, and the automation is paused");
@@ -328,6 +328,26 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
             Decision::wait("the server's state is not known")
         }
     }
+}
+
+/// The elected member is being promoted. A copy whose log is a beginning of its log connects to it already now, as to
+/// any standby: the stream goes over to the new timeline by itself, and the first commit need not wait for a connection.
+fn follow_ahead(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> Decision<Action> {
+    let wait = Decision::wait(format!("waiting for {primary} to be promoted"));
+    let Some(Server::Standby(theirs)) = question.others.get(primary).map(|status| &status.server) else {
+        return wait;
+    };
+    let Server::Standby(ours) = &question.own.server else { return wait };
+    let is_beginning =
+        ours.position.timeline == theirs.position.timeline && ours.position.lsn <= theirs.position.lsn;
+    let led = matches!(record.phase, Phase::Led { .. });
+    if !led || !is_beginning || ours.follows == record.term || question.history.tainted_by.is_some() {
+        return wait;
+    }
+    Decision::act(
+        Action::Follow { primary: primary.clone(), term: record.term },
+        format!("{primary} is being promoted for term {}", record.term),
+    )
 }
 
 fn stream(own: &MemberStatus, record: &Leadership, primary: &NodeName, tenure: &Tenure) -> Decision<Action> {
@@ -358,7 +378,9 @@ fn cannot_follow(question: &Question<'_>, record: &Leadership, tenure: &Tenure) 
             "this data belongs to another database (system identifier {ours}, not {theirs})"
         ));
     }
-    if let Some(was) = history.tainted_by {
+    if let Some(was) = history.tainted_by
+        && !has_handed_over(question.own, was, tenure)
+    {
         return Some(format!(
             "this copy was the primary of term {was} and may hold log that term {} lacks",
             tenure.term
@@ -376,6 +398,14 @@ fn cannot_follow(question: &Question<'_>, record: &Leadership, tenure: &Tenure) 
         .then(|| format!("the primary works but has not sent log for {} s", STREAM_PATIENCE.as_secs()))
 }
 
+/// Whether this copy, the primary of term `was`, shut down cleanly and the next primary's history begins after that:
+/// then nothing is here that is not there.
+fn has_handed_over(own: &MemberStatus, was: Term, tenure: &Tenure) -> bool {
+    let holds = own.report.as_ref().map(|report| &report.holds);
+    matches!(holds, Some(Holdings::Everything { led, clean_end: Some(end) })
+        if *led == was && tenure.term == was.next() && tenure.timeline > end.timeline && tenure.begins > end.lsn)
+}
+
 /// Whether a standby's log reaches beyond the point where the primary's history left its timeline.
 fn is_ahead(facts: &StandbyFacts, record: &Leadership, tenure: &Tenure) -> bool {
     if facts.position.timeline == tenure.timeline {
@@ -388,3 +418,6 @@ fn is_ahead(facts: &StandbyFacts, record: &Leadership, tenure: &Tenure) -> bool 
         .map_or(tenure.begins, |origin| origin.begins);
     facts.position.timeline > tenure.timeline || facts.position.lsn > left
 }
+
+#[cfg(test)]
+mod tests;

@@ -350,7 +350,7 @@ impl World {
         })
     }
 
-    /// Whether `standby` receives log from `primary` now.
+    /// Whether `standby` receives log from `primary` now, which need not be promoted yet.
     pub(crate) fn streams(&self, primary: usize, standby: usize) -> bool {
         let (from, to) = (&self.machines[primary], &self.machines[standby]);
         primary != standby
@@ -358,7 +358,7 @@ impl World {
             && to.up
             && !from.frozen
             && !to.frozen
-            && from.postgres.process == Process::Primary
+            && matches!(from.postgres.process, Process::Primary | Process::Standby { .. })
             && matches!(&to.postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary)
             && self.network.connects(primary, standby)
             && self.gate_is_open(primary)

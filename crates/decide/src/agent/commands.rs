@@ -174,6 +174,14 @@ pub struct Durable {
     pub follows: Term,
 }
 
+impl Durable {
+    /// This copy is, from its beginning, a copy of another primary's history again.
+    pub fn forget_leading(&mut self) {
+        self.tainted_by = None;
+        self.tenure = None;
+    }
+}
+
 /// How an action ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -75,4 +75,11 @@ impl Agent {
     pub(super) fn holds_lease(&self, database: &DatabaseName) -> bool {
         self.own.get(database).and_then(|own| own.gate_until).is_some_and(|until| until > self.now)
     }
+
+    /// Whether a primary of this node is closed until something confirms that it leads.
+    pub(super) fn lacks_lease(&self) -> bool {
+        let leads =
+            |own: &Own| own.durable.tenure.is_some() && matches!(own.status().server, Server::Primary(_));
+        self.own.iter().any(|(database, own)| leads(own) && !self.holds_lease(database))
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::leadership::{Leadership, Term};
+use model::postgres::Lsn;
 use model::status::{Holdings, MemberStatus, Report, Server, Tenure};
 use model::time::Moment;
 use model::{DatabaseName, NodeName};
@@ -149,6 +150,9 @@ impl Own {
                 self.report = Some(Report { term, holds: Holdings::Upto(position) });
             }
             Outcome::Stopped { term, led, clean_end } => {
+                let how =
+                    if clean_end.is_some() { "it was shut down" } else { "it was not shut down cleanly" };
+                self.server = Server::Stopped { because: how.to_owned() };
                 self.durable.promised = self.durable.promised.max(term);
                 self.report = Some(Report { term, holds: Holdings::Everything { led, clean_end } });
             }
@@ -160,10 +164,15 @@ impl Own {
                     tenure.sync_applied = Some(version);
                 }
             }
-            Outcome::Follows(term) => self.durable.follows = term,
+            Outcome::Follows(term) => {
+                self.durable.follows = term;
+                self.durable.forget_leading();
+                // It has just been told whom to follow: it is given its time anew.
+                self.unstreamed_since = None;
+            }
             Outcome::Rejoined(term) => {
                 self.durable.follows = term;
-                self.durable.tainted_by = None;
+                self.durable.forget_leading();
             }
             Outcome::Failed { .. } => {}
         }
@@ -290,6 +299,24 @@ impl Agent {
         }
         own.running.clone_from(&decision.action);
         decision.action
+    }
+
+    /// How far the other members' copies reach that are standbys and follow the term in force, as they said last: log
+    /// before that is not needed for them.
+    pub fn standby_positions(&self, database: &DatabaseName) -> BTreeMap<NodeName, Lsn> {
+        let Some(record) = self.records.get(database) else { return BTreeMap::new() };
+        let position = |status: MemberStatus| match status.server {
+            Server::Standby(facts) if facts.follows == record.value.term => Some(facts.position.lsn),
+            Server::Standby(_)
+            | Server::Unknown
+            | Server::Empty
+            | Server::Stopped { .. }
+            | Server::Busy { .. }
+            | Server::Primary(_)
+            | Server::Sick { .. } => None,
+        };
+        let others = self.others(database).into_iter();
+        others.filter_map(|(node, status)| Some((node, position(status)?))).collect()
     }
 
     /// What the other members said last.

@@ -128,7 +128,11 @@ impl Agent {
     pub fn handle(&mut self, input: Input, now: Moment) -> Vec<Command> {
         self.now = self.now.max(now);
         let mut commands = Vec::new();
+        let can_wait = self.can_wait(&input);
         self.take_in(input, &mut commands);
+        if can_wait {
+            return commands;
+        }
         self.decide_members(&mut commands);
         self.lead(&mut commands);
         self.renew_gates(&mut commands);
@@ -137,6 +141,38 @@ impl Agent {
         self.beat(&mut commands);
         commands.extend(self.said.drain().map(Command::Event));
         commands
+    }
+
+    /// Whether nothing follows from an input before the next tick: another sign of life of a peer that is not missed, or
+    /// another confirmation of a lease. They are most of all inputs.
+    fn can_wait(&self, input: &Input) -> bool {
+        match input {
+            Input::Message { from, message: PeerMessage::Heartbeat(_) } => {
+                self.peers.get(from).is_some_and(|peer| peer.is_heard(self.now)) && !self.lacks_lease()
+            }
+            Input::Read { database, term, .. } => {
+                let known = self.own.get(database).and_then(|own| own.read);
+                known.is_some_and(|known| known.term == *term) && !self.lacks_lease()
+            }
+            Input::Tick
+            | Input::LineUp { .. }
+            | Input::LineDown { .. }
+            | Input::Message { message: PeerMessage::Status(_), .. }
+            | Input::Leader(_)
+            | Input::StoreLoaded
+            | Input::Record { .. }
+            | Input::Placement(_)
+            | Input::Paused(_)
+            | Input::System { .. }
+            | Input::Committed { .. }
+            | Input::Recovered { .. }
+            | Input::Observed { .. }
+            | Input::Done { .. }
+            | Input::Instances(_)
+            | Input::Drained { .. }
+            | Input::RoutesApplied(_)
+            | Input::Missing(_) => false,
+        }
     }
 
     fn take_in(&mut self, input: Input, commands: &mut Vec<Command>) {

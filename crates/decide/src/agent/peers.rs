@@ -46,6 +46,11 @@ impl Peer {
         }
     }
 
+    /// Whether it is heard and not missed.
+    pub(super) fn is_heard(&self, now: Moment) -> bool {
+        self.was_heard(now) && self.silence(now).is_none()
+    }
+
     pub(super) fn was_heard(&self, now: Moment) -> bool {
         self.detector.hearing(now) != Hearing::Never
     }

@@ -2,6 +2,8 @@
 
 mod disk;
 mod machine;
+mod priority;
 
 pub use disk::{Disk, DiskWatch};
 pub use machine::{Cgroups, Load, Memory, NodeFacts};
+pub use priority::go_first;

@@ -37,6 +37,16 @@ impl Postmaster {
         session.text("SET statement_timeout = 0; CHECKPOINT", deadline).await.map(drop)
     }
 
+    /// Whether a primary has written a checkpoint on its own timeline, so that others can be rewound to it.
+    ///
+    /// # Errors
+    /// See [`SqlError`]; also on a standby.
+    pub async fn has_own_checkpoint(&self, deadline: Duration) -> Result<bool, SqlError> {
+        let sql = "SELECT timeline_id = ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int \
+                   FROM pg_control_checkpoint()";
+        Ok(self.member.control().text(sql, deadline).await? == "t")
+    }
+
     /// Ends the connections of all clients except the agent's own; returns how many. Clients learn that the outcome of
     /// what they had sent is unknown. Never done by cancelling; see the module's description.
     ///

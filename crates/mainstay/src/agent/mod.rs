@@ -150,6 +150,9 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let places = Places { root };
     places.make()?;
     let _alone = take_lock(&places)?;
+    if let Err(error) = effects::node::go_first() {
+        tracing::info!(%error, "this agent gets no more of a busy processor than what it supervises");
+    }
     let (system, generation) = last_known_system(&places, system);
     let node = system.nodes.get(&me).cloned().ok_or_else(|| AgentError::UnknownNode(me.clone()))?;
     let identity = Identity::load(&places.state("identity"), &system.name)?;

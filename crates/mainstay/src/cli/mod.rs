@@ -105,9 +105,19 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(command: Command, output: Output) -> Result<Exit, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = builder(&command).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed("the program cannot start").because(&error))?;
     runtime.block_on(dispatch(command, output))
+}
+
+/// An agent does little, often: threads that hand each piece to one another would cost more than the work. Nothing in it
+/// may block a thread anyhow (see `effects`).
+fn builder(command: &Command) -> tokio::runtime::Builder {
+    if matches!(command, Command::Agent(_)) {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    }
 }
 
 async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {

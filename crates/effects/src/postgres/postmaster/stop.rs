@@ -1,16 +1,30 @@
 //! Stopping a server within bounds.
 
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::control::{ControlData, ControlState};
 use super::super::session::left;
+use super::super::volume;
 use super::Postmaster;
-use crate::process::{Exit, Signal};
+use crate::process::{Exit, ProcessFacts, Signal};
 
-/// How often the control file is read while a fast stop is under way. Each reading is a child process.
-const LOOK_EVERY: Duration = Duration::from_millis(15);
+/// How often it is looked whether the shutdown checkpoint is written.
+const LOOK_EVERY: Duration = Duration::from_millis(3);
+
+/// How long a server that has written its checkpoint may take to send it to all standbys before it is not waited for.
+const LAST_WORD: Duration = Duration::from_millis(300);
+
+/// How long a small look at the data directory may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where `DBState` lies in `global/pg_control`, and its values for a clean end (pg_control.h, the same since 9.3).
+const STATE_AT: u64 = 16;
+const CLEAN: [u32; 2] = [1, 2];
 
 /// How a server is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +43,8 @@ pub enum Stopped {
     Exited {
         /// How.
         exit: Exit,
-        /// The control file after it; `None` when it could not be read in time.
+        /// The control file after it; `None` when it could not be read in time, and after an immediate stop, which
+        /// leaves nothing to learn from it.
         control: Option<ControlData>,
     },
     /// The shutdown checkpoint is written: nothing is acknowledged any more and the log ends with it. The server still
@@ -54,7 +69,9 @@ pub enum StopError {
 }
 
 impl Postmaster {
-    /// Asks the server to stop and waits for the end, or for the shutdown checkpoint, whichever comes first.
+    /// Asks the server to stop and waits for its end, or for a shutdown checkpoint that has reached every standby that
+    /// confirms it in time, whichever comes first: what follows the checkpoint (statistics are written, processes end)
+    /// changes nothing any more.
     ///
     /// # Errors
     /// When neither comes within `deadline`.
@@ -66,34 +83,87 @@ impl Postmaster {
         };
         // An error means that it has ended already.
         let _ = self.process.signal(signal);
-        let mut state = "not known".to_owned();
+        match mode {
+            StopMode::Fast => self.stops_gently(begin, deadline).await,
+            StopMode::Immediate => match self.ends(deadline).await {
+                Some(exit) => Ok(Stopped::Exited { exit, control: None }),
+                None => Err(StopError::Deadline { after: deadline, state: "not known".to_owned() }),
+            },
+        }
+    }
+
+    /// Waits for the end of the process; `None` when it does not come in time.
+    pub async fn ends(&self, deadline: Duration) -> Option<Exit> {
+        tokio::time::timeout(deadline, self.process.exited()).await.ok()
+    }
+
+    async fn stops_gently(&self, begin: Instant, deadline: Duration) -> Result<Stopped, StopError> {
+        let control = tokio::select! {
+            biased;
+            exit = self.process.exited() => return Ok(self.exited(exit, left(begin, deadline)).await),
+            written = self.checkpoint_written(begin, deadline) => {
+                written.map_err(|state| StopError::Deadline { after: deadline, state })?
+            }
+        };
+        let last_word = tokio::time::timeout(LAST_WORD, self.senders_end());
+        tokio::select! {
+            biased;
+            exit = self.process.exited() => Ok(Stopped::Exited { exit, control: Some(control) }),
+            _ = last_word => Ok(Stopped::CheckpointWritten { control }),
+        }
+    }
+
+    /// Waits for a control file that tells of a clean end.
+    async fn checkpoint_written(&self, begin: Instant, deadline: Duration) -> Result<ControlData, String> {
         loop {
-            let wait = LOOK_EVERY.min(left(begin, deadline));
-            if let Ok(exit) = tokio::time::timeout(wait, self.process.exited()).await {
-                let patience = left(begin, deadline).max(Duration::from_millis(500));
-                return Ok(Stopped::Exited { exit, control: self.member.control_data(patience).await.ok() });
-            }
-            if left(begin, deadline).is_zero() {
-                return Err(StopError::Deadline { after: deadline, state });
-            }
-            if mode == StopMode::Immediate {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let late = left(begin, deadline).is_zero();
+            if !late && !self.seems_written().await {
                 continue;
             }
-            match self.member.control_data(left(begin, deadline)).await {
-                Ok(control) if control.state.is_clean() => return Ok(self.checkpoint_written(control).await),
-                Ok(control) => state = in_words(control.state).to_owned(),
-                Err(error) => state = error.to_string(),
+            let state = match self.member.control_data(left(begin, deadline).max(PATIENCE)).await {
+                Ok(control) if control.state.is_clean() => return Ok(control),
+                Ok(control) => in_words(control.state).to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if late {
+                return Err(state);
             }
         }
     }
 
-    /// A server that ends right after its checkpoint is reported as ended.
-    async fn checkpoint_written(&self, control: ControlData) -> Stopped {
-        match tokio::time::timeout(LOOK_EVERY, self.process.exited()).await {
-            Ok(exit) => Stopped::Exited { exit, control: Some(control) },
-            Err(_) => Stopped::CheckpointWritten { control },
+    /// Whether it is worth asking `pg_controldata`, which is a process each time. Only a hint.
+    async fn seems_written(&self) -> bool {
+        let path = self.member.paths().data.join("global/pg_control");
+        let read = move || {
+            let mut state = [0; 4];
+            File::open(path)?.read_exact_at(&mut state, STATE_AT)?;
+            Ok(CLEAN.contains(&u32::from_ne_bytes(state)))
+        };
+        volume::run("look at control file", PATIENCE, read).await.unwrap_or(false)
+    }
+
+    /// Waits until every WAL sender has ended: each waits until its standby has flushed the shutdown checkpoint.
+    async fn senders_end(&self) {
+        loop {
+            let postmaster = self.clone();
+            let find = move || Ok(postmaster.children().iter().any(is_sender));
+            if let Ok(false) = volume::run("find WAL senders", PATIENCE, find).await {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+
+    async fn exited(&self, exit: Exit, left: Duration) -> Stopped {
+        Stopped::Exited { exit, control: self.member.control_data(left.max(PATIENCE)).await.ok() }
+    }
+}
+
+/// A sender calls itself `postgres: CLUSTER: walsender ...`.
+fn is_sender(child: &ProcessFacts) -> bool {
+    let title = child.command_line();
+    title.first().is_some_and(|title| String::from_utf8_lossy(title.as_bytes()).contains(": walsender "))
 }
 
 fn in_words(state: ControlState) -> &'static str {

@@ -6,7 +6,7 @@ use decide::agent::{Durable, Input, Outcome};
 use decide::member::Action;
 use effects::postgres::{FoundError, Postmaster, PrimaryToken, StartRole, StopMode, Stopped};
 use model::leadership::{SyncSet, Term};
-use model::postgres::{Lsn, Timeline};
+use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::Tenure;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ const PROMOTE_LIMIT: Duration = Duration::from_secs(8);
 const PROOF_LIMIT: Duration = Duration::from_secs(3);
 /// How long sessions may take to end by themselves in a switchover.
 const DRAIN_LIMIT: Duration = Duration::from_millis(600);
+/// How long after a promotion the checkpoint that rewinds need is hurried.
+const CHECKPOINT_AFTER: Duration = Duration::from_millis(400);
 /// How long a clean shutdown may take before the switchover becomes a failover.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(3500);
 
@@ -41,11 +43,13 @@ fn words(error: impl std::fmt::Display) -> String {
 pub(super) struct Actor {
     pub(super) ground: Ground,
     pub(super) durable: Durable,
+    /// A server that has handed over and only has to end.
+    leaving: Option<Postmaster>,
 }
 
 /// Carries out orders, for ever.
 pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::UnboundedReceiver<Action>) {
-    let mut actor = Actor { ground, durable };
+    let mut actor = Actor { ground, durable, leaving: None };
     let mut next = orders.recv().await;
     while let Some(action) = next.take() {
         actor.ground.turn_epoch();
@@ -67,6 +71,7 @@ pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::Unbo
         if leads {
             actor.begin_tenure().await;
         }
+        actor.see_off().await;
         next = orders.recv().await;
     }
 }
@@ -74,15 +79,30 @@ pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::Unbo
 /// Whether an outcome leaves nothing to look at: milliseconds count between two steps of a failover.
 fn says_it_all(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Promised(_) | Outcome::Detached(..) | Outcome::SyncApplied { proved: true, .. } => true,
+        Outcome::Promised(_)
+        | Outcome::Detached(..)
+        | Outcome::Stopped { .. }
+        | Outcome::SyncApplied { proved: true, .. } => true,
         Outcome::Fenced
         | Outcome::StartedDetached
-        | Outcome::Stopped { .. }
         | Outcome::Leads { .. }
         | Outcome::SyncApplied { .. }
         | Outcome::Follows(_)
         | Outcome::Rejoined(_)
         | Outcome::Failed { .. } => false,
+    }
+}
+
+/// A former primary can be rewound only to a primary that has written a checkpoint on its new timeline. PostgreSQL
+/// begins one by itself, which takes minutes where much is to be written; it is hurried, but not in the moment in which
+/// clients wait for the disk.
+async fn first_checkpoint(postmaster: Postmaster) {
+    tokio::time::sleep(CHECKPOINT_AFTER).await;
+    if postmaster.has_own_checkpoint(SLOTS_LIMIT).await.unwrap_or(false) {
+        return;
+    }
+    if let Err(error) = postmaster.checkpoint(START_LIMIT).await {
+        tracing::warn!(%error, "the first checkpoint of the new primary failed");
     }
 }
 
@@ -190,10 +210,8 @@ impl Actor {
         if let Err(error) = self.ground.keep_slots().await {
             tracing::warn!(%error, "replication slots could not be made yet");
         }
-        // A former primary can be rewound only to a primary that has written a checkpoint on its new timeline, which
-        // PostgreSQL would take minutes for.
         if let Some(postmaster) = self.ground.postmaster() {
-            tokio::spawn(async move { postmaster.checkpoint(START_LIMIT).await });
+            tokio::spawn(first_checkpoint(postmaster));
         }
     }
 
@@ -305,23 +323,53 @@ impl Actor {
         Ok(Outcome::SyncApplied { term, version, proved: sync.k == 0 || applied.confirmed.is_some() })
     }
 
-    /// Drains, shuts down cleanly, promises the next term.
+    /// Drains, shuts down cleanly, promises the next term. The process may still have to end when this returns.
     async fn hand_over(&mut self, term: Term) -> Done<Outcome> {
         self.still(term.next())?;
         let clean_end = match self.ground.postmaster() {
-            Some(postmaster) => {
-                self.drained(term).await;
-                match postmaster.stop(StopMode::Fast, SHUTDOWN_LIMIT).await.map_err(words)? {
-                    Stopped::Exited { control, .. } => control.filter(|control| control.state.is_clean()),
-                    Stopped::CheckpointWritten { control } => Some(control),
-                }
-                .map(|control| control.checkpoint)
-            }
+            Some(postmaster) => self.shut_down(&postmaster, term).await?,
             None => None,
         };
-        self.keep(|durable| durable.promised = durable.promised.max(term.next())).await?;
-        self.end().await?;
+        self.promise(term.next()).await?;
+        if self.leaving.is_none() {
+            self.end().await?;
+        }
         Ok(Outcome::Stopped { term: term.next(), led: term, clean_end })
+    }
+
+    async fn shut_down(&mut self, postmaster: &Postmaster, term: Term) -> Done<Option<WalPosition>> {
+        let began = Instant::now();
+        self.drained(term).await;
+        let drained_ms = began.elapsed().as_millis();
+        // The promise becomes durable meanwhile: nothing but the report depends on it.
+        let (stopped, promised) =
+            tokio::join!(postmaster.stop(StopMode::Fast, SHUTDOWN_LIMIT), self.promise(term.next()));
+        promised?;
+        let stopped = stopped.map_err(words)?;
+        tracing::info!(%drained_ms, down_ms = began.elapsed().as_millis(), "drained and shut down");
+        Ok(match stopped {
+            Stopped::Exited { control, .. } => {
+                control.filter(|control| control.state.is_clean()).map(|control| control.checkpoint)
+            }
+            Stopped::CheckpointWritten { control } => {
+                self.leaving = Some(postmaster.clone());
+                self.ground.set_postmaster(None);
+                Some(control.checkpoint)
+            }
+        })
+    }
+
+    /// Waits until a server that has handed over has ended by itself; else it is killed.
+    async fn see_off(&mut self) {
+        let Some(postmaster) = self.leaving.take() else { return };
+        if postmaster.ends(FENCE_LIMIT).await.is_none()
+            && let Err(remains) = postmaster.kill(FENCE_LIMIT).await
+        {
+            tracing::warn!(%remains, "the server that has handed over does not end");
+        }
+        if let Err(error) = self.ground.registry.forget(&self.ground.key()) {
+            tracing::warn!(%error, "the record of the ended server could not be removed");
+        }
     }
 
     /// Waits until every proxy has ended its sessions and parks new ones, or for as long as that may take.

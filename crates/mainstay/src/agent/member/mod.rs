@@ -221,8 +221,14 @@ impl Ground {
     async fn keep_slots(&self) -> Result<(), String> {
         let Some(postmaster) = self.postmaster() else { return Ok(()) };
         let members = self.config.borrow().members.clone();
-        let others: BTreeMap<NodeName, _> =
-            members.into_iter().filter(|node| *node != self.shared.me).map(|node| (node, None)).collect();
+        let database = self.database.clone();
+        let flushed = self.shared.inputs.ask(move |agent| agent.standby_positions(&database)).await;
+        let flushed = flushed.unwrap_or_default();
+        let others: BTreeMap<NodeName, _> = members
+            .into_iter()
+            .filter(|node| *node != self.shared.me)
+            .map(|node| (node.clone(), flushed.get(&node).copied()))
+            .collect();
         postmaster.keep_slots(&others, SLOTS_LIMIT).await.map(drop).map_err(|error| error.to_string())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use decide::agent::Outcome;
+use decide::agent::{Durable, Outcome};
 use effects::postgres::{Divergence, RewindError, Source, StartRole, TimelineHistory, divergence};
 use model::NodeName;
 use model::leadership::Term;
@@ -27,6 +27,10 @@ impl Actor {
     }
 
     pub(super) async fn follow(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        if self.durable.tainted_by.is_some() {
+            // It has handed over: the decision to follow is the word that its log is the beginning of the primary's.
+            self.keep(Durable::forget_leading).await?;
+        }
         self.follow_now(primary, term).await?;
         Ok(Outcome::Follows(term))
     }
@@ -80,11 +84,7 @@ impl Actor {
     }
 
     async fn joined(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
-        self.keep(|durable| {
-            durable.tainted_by = None;
-            durable.tenure = None;
-        })
-        .await?;
+        self.keep(Durable::forget_leading).await?;
         self.follow_now(primary, term).await?;
         Ok(Outcome::Rejoined(term))
     }
