@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use decide::leadership;
+
 use crate::postgres::Process;
+use crate::system;
 use crate::world::{Event, World};
 
 /// One fault.
@@ -20,6 +23,8 @@ pub(crate) enum Fault {
     OneWay(usize, usize),
     /// The postmaster is killed.
     Postmaster(usize),
+    /// No fault, but as dangerous: an operator asks for a switchover.
+    Switchover,
 }
 
 impl World {
@@ -32,12 +37,13 @@ impl World {
         let count = self.machines.len();
         let node =
             if self.random.once_in(2) { self.primary().unwrap_or(0) } else { self.random.below(count) };
-        let fault = match self.random.below(7) {
+        let fault = match self.random.below(9) {
             0 | 1 => Fault::Power(node),
             2 => Fault::Agent(node),
             3 => Fault::Freeze(node),
             4 => Fault::Isolate(node),
             5 => Fault::OneWay(node, self.random.below(count)),
+            6 | 7 => Fault::Switchover,
             _ => Fault::Postmaster(node),
         };
         self.inject(&fault);
@@ -78,6 +84,22 @@ impl World {
                     self.client.lose(node);
                 }
             }
+            Fault::Switchover => self.ask_for_switchover(),
+        }
+    }
+
+    /// Every agent that takes itself for the leader is asked; most requests are refused, as at a real time of trouble.
+    fn ask_for_switchover(&mut self) {
+        for node in 0..self.machines.len() {
+            let Some(agent) = &self.machines[node].agent else { continue };
+            if self.machines[node].frozen || agent.leader() != Some(&self.machines[node].name) {
+                continue;
+            }
+            let asked = agent.request(&system::database(), |question| leadership::switchover(question, None));
+            match asked {
+                Ok(command) => self.carry_out(node, command),
+                Err(refusal) => self.note(format!("refused: {}", refusal.because)),
+            }
         }
     }
 
@@ -93,7 +115,7 @@ impl World {
             }
             Fault::Freeze(node) => self.thaw(node),
             Fault::Isolate(_) | Fault::OneWay(..) => self.network.heal(),
-            Fault::Postmaster(_) => {}
+            Fault::Postmaster(_) | Fault::Switchover => {}
         }
     }
 

@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, node: usize, command: Command) {
+    pub(crate) fn carry_out(&mut self, node: usize, command: Command) {
         let run = self.machines[node].run;
         match command {
             Command::Send { to, message } => {
