@@ -27,6 +27,9 @@ use journal::Journal;
 use peers::Peers;
 use store::Store;
 
+/// How often orphans are reaped.
+const REAP_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// How to run an agent.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -168,12 +171,24 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
         tokio::spawn(accept(listener, shared.clone(), peers.clone(), rpc.clone()));
     }
     start_store(&shared, &system);
+    tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
     let incarnation = u64::try_from(effects::clock::wall_us()).unwrap_or(1);
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed).await;
     mind::run(agent, hands, happenings).await;
     Ok(())
+}
+
+/// Reaps what nobody else will, for ever: the agent may be the first process of a container.
+async fn reap_strangers() {
+    loop {
+        tokio::time::sleep(REAP_EVERY).await;
+        let reaped = tokio::task::spawn_blocking(|| effects::process::reap_strangers(effects::clock::now()));
+        if let Ok(count @ 1..) = reaped.await {
+            tracing::debug!(count, "processes that nobody waited for were reaped");
+        }
+    }
 }
 
 fn take_lock(places: &Places) -> Result<effects::files::Lock, AgentError> {
