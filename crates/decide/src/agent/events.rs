@@ -99,9 +99,7 @@ fn shape(because: &str) -> String {
 /// What a new term or phase is called.
 fn begun(new: &Leadership) -> (Severity, String) {
     match &new.phase {
-        Phase::Founding { by } => {
-            (Severity::Info, format!("term {}: {by} creates the database", new.term))
-        }
+        Phase::Founding { by } => (Severity::Info, format!("term {}: {by} creates the database", new.term)),
         Phase::Led { primary } => (Severity::Info, format!("term {}: {primary} is the primary", new.term)),
         Phase::Revoking { former, .. } => (
             Severity::Critical,

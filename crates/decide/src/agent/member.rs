@@ -122,9 +122,9 @@ impl Own {
     /// would only end at its own limit.
     fn is_superseded(&self, record: &Leadership) -> bool {
         match &self.running {
-            Some(
-                Action::Follow { term, .. } | Action::Rejoin { term, .. } | Action::Clone { term, .. },
-            ) => *term < record.term,
+            Some(Action::Follow { term, .. } | Action::Rejoin { term, .. } | Action::Clone { term, .. }) => {
+                *term < record.term
+            }
             Some(
                 Action::Found { .. }
                 | Action::Promote { .. }

@@ -39,10 +39,8 @@ impl Agent {
     fn sees_enough_to_route(&self) -> bool {
         let waited = self.woke_at.map_or(Duration::ZERO, |woke| self.now.since(woke));
         let own = self.system.services.is_empty() || self.instances.is_some();
-        let others = self
-            .peers
-            .iter()
-            .all(|(node, peer)| self.system.is_witness(node) || peer.status.is_some());
+        let others =
+            self.peers.iter().all(|(node, peer)| self.system.is_witness(node) || peer.status.is_some());
         self.records.is_empty() || waited >= PICTURE_LIMIT || (own && others)
     }
 
@@ -158,12 +156,14 @@ impl Agent {
         for peer in self.peers.values() {
             let Some(status) = &peer.status else { continue };
             let silent = peer.silence(self.now) == Some(Silence::Silent);
-            instances.extend(status.instances.iter().flatten().filter(|i| is_of(i)).cloned().map(|mut instance| {
-                if silent {
-                    instance.state = InstanceRouteState::Gone;
-                }
-                instance
-            }));
+            instances.extend(status.instances.iter().flatten().filter(|i| is_of(i)).cloned().map(
+                |mut instance| {
+                    if silent {
+                        instance.state = InstanceRouteState::Gone;
+                    }
+                    instance
+                },
+            ));
         }
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         ServiceTarget { service: service.clone(), instances }

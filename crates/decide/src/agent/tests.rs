@@ -53,12 +53,8 @@ fn actions(commands: Vec<Command>) -> Vec<Action> {
 /// Node b, whose member is empty, while a leads term 1.
 fn copying() -> Agent {
     let mut agent = Agent::new("b".into(), system(), 0, 1);
-    let observed = Input::Observed {
-        database: orders(),
-        server: Server::Empty,
-        system_identifier: None,
-        trouble: None,
-    };
+    let observed =
+        Input::Observed { database: orders(), server: Server::Empty, system_identifier: None, trouble: None };
     let durable = Durable { promised: Term(1), ..Durable::default() };
     for input in [
         Input::StoreLoaded,
@@ -77,7 +73,10 @@ fn copying() -> Agent {
 fn a_copy_of_a_primary_whose_term_is_over_makes_way_for_the_new_term() {
     let mut agent = copying();
     assert_eq!(actions(agent.handle(Input::Tick, at(10))), []);
-    assert_eq!(actions(agent.handle(record(2, revoking(2, "a", &["c"])), at(20))), [Action::Promise(Term(2))]);
+    assert_eq!(
+        actions(agent.handle(record(2, revoking(2, "a", &["c"])), at(20))),
+        [Action::Promise(Term(2))]
+    );
     // The copy ended in the moment in which it was superseded: the promise is still under way.
     let late = Input::Done { database: orders(), outcome: Outcome::Rejoined(Term(1)), server: None };
     assert_eq!(actions(agent.handle(late, at(21))), []);
@@ -112,11 +111,15 @@ fn what_failed_is_no_trouble_any_more_once_nothing_is_left_to_do() {
         because: "replication slot does not exist".to_owned(),
     };
     agent.handle(Input::Done { database: orders(), outcome: failed, server: None }, at(10));
-    let trouble = |agent: &Agent| agent.overview().members[&orders()][&NodeName::from("b")].status.trouble.clone();
+    let trouble =
+        |agent: &Agent| agent.overview().members[&orders()][&NodeName::from("b")].status.trouble.clone();
     assert_eq!(trouble(&agent).as_deref(), Some("replication slot does not exist"));
     // The primary is gone: there is nobody to copy, so the failure says nothing any more.
     agent.handle(record(2, revoking(2, "a", &["c"])), at(20));
-    agent.handle(Input::Done { database: orders(), outcome: Outcome::Promised(Term(2)), server: None }, at(30));
+    agent.handle(
+        Input::Done { database: orders(), outcome: Outcome::Promised(Term(2)), server: None },
+        at(30),
+    );
     assert_eq!(trouble(&agent), None);
 }
 
@@ -148,7 +151,8 @@ fn an_agent_that_restarts_takes_no_instance_out_of_the_routes() {
 
 #[test]
 fn a_restarted_agent_leaves_its_proxy_alone_until_it_sees_what_runs() {
-    let routes = |commands: Vec<Command>| commands.iter().any(|command| matches!(command, Command::Routes(_)));
+    let routes =
+        |commands: Vec<Command>| commands.iter().any(|command| matches!(command, Command::Routes(_)));
     let begin = || {
         let mut agent = Agent::new("b".into(), system(), 0, 1);
         assert!(!routes(agent.handle(record(1, led(1, "a", &["c"])), at(0))));

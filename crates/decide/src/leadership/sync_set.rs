@@ -114,12 +114,7 @@ fn confirmed(set: &SyncSet) -> String {
 }
 
 /// What changes, and why: who left the set and what is wrong with it, who joined it.
-fn reason(
-    question: &Question<'_>,
-    record: &Leadership,
-    facts: &PrimaryFacts,
-    desired: &SyncSet,
-) -> String {
+fn reason(question: &Question<'_>, record: &Leadership, facts: &PrimaryFacts, desired: &SyncSet) -> String {
     let gone = record.sync.members.difference(&desired.members);
     let mut told: Vec<String> =
         gone.map(|node| format!("{node} left the sync set: {}", fault(question, node, facts))).collect();

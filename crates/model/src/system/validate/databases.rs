@@ -349,7 +349,8 @@ impl Check<'_, '_> {
             self.reserved(span, name).paste("write for example", "dbname = \"app\"");
             return name.to_owned();
         }
-        let role = ["postgres", "public"].contains(&name) || ["pg_", "mainstay"].iter().any(|p| name.starts_with(p));
+        let role =
+            ["postgres", "public"].contains(&name) || ["pg_", "mainstay"].iter().any(|p| name.starts_with(p));
         let reserved = key != "dbname" && role;
         let why = if reserved {
             "it is reserved: PostgreSQL or Mainstay uses it for itself"
