@@ -26,6 +26,7 @@ use transport::{Identity, Listener, StreamKind, serve_rpc};
 use journal::Journal;
 use peers::Peers;
 use store::Store;
+pub(crate) use store::SystemRecord;
 
 /// How often orphans are reaped.
 const REAP_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
@@ -166,8 +167,10 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let peers = Peers::new(inputs.clone());
     let rpc = transport::RpcPool::new(StreamKind::Api, &identity);
     rpc.set_targets(store::rpc_targets(&system, &me));
+    let desk = desk(&shared);
     for (_, address) in node.agent_addresses() {
         let listener = Listener::bind(address, &identity)?;
+        listener.offer_join(Arc::clone(&desk));
         tokio::spawn(accept(listener, shared.clone(), peers.clone(), rpc.clone()));
     }
     start_store(&shared, &system);
@@ -178,6 +181,16 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed).await;
     mind::run(agent, hands, happenings).await;
     Ok(())
+}
+
+/// Lets nodes join through this one, if it holds the authority at that moment.
+fn desk(shared: &Shared) -> Arc<dyn transport::JoinDesk> {
+    Arc::new(crate::install::Desk {
+        me: shared.me.clone(),
+        root: shared.places.root.clone(),
+        inputs: shared.inputs.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    })
 }
 
 /// Reaps what nobody else will, for ever: the agent may be the first process of a container.

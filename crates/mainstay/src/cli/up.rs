@@ -154,7 +154,7 @@ fn options(
 }
 
 /// What the databases need and this machine lacks.
-async fn missing_software(system: &System) -> Vec<Problem> {
+pub(super) async fn missing_software(system: &System) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, database) in &system.databases {
         if let Err(error) = Installation::find(database.bin_dir.as_deref(), None).await {
