@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use model::system::System;
 use model::{NodeName, SystemName};
-use transport::{Authority, AuthorityError, Identity, IdentityError, JoinError, JoinToken};
+use transport::{Authority, AuthorityError, Identity, IdentityError, JoinError, JoinToken, Joined};
 
 use crate::agent::SystemRecord;
 
@@ -24,6 +24,9 @@ const AUTHORITY: &str = "authority";
 
 /// How long a whole join may take.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// Time between two attempts to join.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a machine did not become a node.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +210,7 @@ pub async fn join(
     if Identity::exists(&identity) {
         return Err(InstallError::Occupied(root.to_owned()));
     }
-    let joined = transport::join(address, token, node, &identity, JOIN_LIMIT).await?;
+    let joined = ask_to_join(address, token, node, &identity).await?;
     let unusable = |reason: String| InstallError::SystemFile { address, reason };
     let record: SystemRecord =
         serde_json::from_str(&joined.system).map_err(|error| unusable(error.to_string()))?;
@@ -217,6 +220,27 @@ pub async fn join(
     keep_system(root, &record)?;
     joined.keep()?;
     Ok(record.system)
+}
+
+/// Asks, and asks again while only the connection failed: the other machine may be too busy to answer in time. The same
+/// request may be repeated.
+async fn ask_to_join(
+    address: SocketAddr,
+    token: &JoinToken,
+    node: &NodeName,
+    identity: &Path,
+) -> Result<Joined, JoinError> {
+    let end = tokio::time::Instant::now() + JOIN_LIMIT;
+    loop {
+        match transport::join(address, token, node, identity, JOIN_LIMIT).await {
+            Err(JoinError::Handshake { .. } | JoinError::Broken { .. })
+                if tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            decided => return decided,
+        }
+    }
 }
 
 /// The authority with its private key, for a backup.
