@@ -69,7 +69,7 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 /// Whole-file lock (flock(2)) held until dropped, also by a crash of the holder. Not inherited by programs we start.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
@@ -83,7 +83,7 @@ impl Lock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = open.map_err(|error| in_words("lock", path, &error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file, path: path.to_owned() })),
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(in_words("lock", path, &error.into())),
         }
@@ -92,6 +92,14 @@ impl Lock {
     /// The locked file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a program that is being started elsewhere in this process holds a copy of the descriptor
+        // until its exec. An error can only mean that there is no lock any more.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -153,6 +161,17 @@ mod tests {
         remove_leftovers(directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_dropped_lock_is_free_although_the_descriptor_was_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = Lock::try_take(&path).unwrap().expect("free");
+        let copy = held.file.try_clone().unwrap();
+        drop(held);
+        assert!(Lock::try_take(&path).unwrap().is_some());
+        drop(copy);
     }
 
     #[test]

@@ -63,10 +63,18 @@ impl SyncSet {
     }
 }
 
+/// `n1`, `n1 or w1`, `n1 and w1`, `any 2 of e1, n1 and w1`; `no standby` when nobody confirms.
 impl fmt::Display for SyncSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.members.iter().map(NodeName::as_str).collect();
-        write!(f, "any {} of [{}]", self.k, names.join(", "))
+        let k = usize::try_from(self.k).unwrap_or(usize::MAX);
+        match names.as_slice() {
+            [] => f.write_str("no standby"),
+            [one] => f.write_str(one),
+            [rest @ .., last] if k == 1 => write!(f, "{} or {last}", rest.join(", ")),
+            [rest @ .., last] if k >= names.len() => write!(f, "{} and {last}", rest.join(", ")),
+            [rest @ .., last] => write!(f, "any {k} of {} and {last}", rest.join(", ")),
+        }
     }
 }
 
@@ -194,6 +202,16 @@ mod tests {
                 assert!(needed + k > n, "n={n} k={k}");
             }
         }
+    }
+
+    #[test]
+    fn a_set_reads_like_a_sentence() {
+        let told = |k, names: &[&str]| set(k, names).to_string();
+        assert_eq!(told(1, &[]), "no standby");
+        assert_eq!(told(1, &["a"]), "a");
+        assert_eq!(told(1, &["a", "b", "c"]), "a, b or c");
+        assert_eq!(told(2, &["a", "b"]), "a and b");
+        assert_eq!(told(2, &["a", "b", "c"]), "any 2 of a, b and c");
     }
 
     #[test]

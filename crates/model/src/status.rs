@@ -22,8 +22,8 @@ pub struct NodeStatus {
     pub version: u64,
     /// The members on this node.
     pub members: BTreeMap<DatabaseName, MemberStatus>,
-    /// The service instances on this node.
-    pub instances: Vec<InstanceEndpoint>,
+    /// The service instances on this node; `None` while an agent that has just started does not know yet what runs.
+    pub instances: Option<Vec<InstanceEndpoint>>,
     /// How this node sees every other one, as far as it is not simply heard.
     pub silent: BTreeMap<NodeName, Silence>,
     /// Which protections are missing on this node, in words (no gate, ...).

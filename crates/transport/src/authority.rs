@@ -73,16 +73,7 @@ impl Authority {
         check_name(system.as_str())?;
         let key = KeyPair::generate()?;
         let certificate = authority_params(system)?.self_signed(&key)?;
-        files::create_dir(dir)?;
-        let path = dir.join(FILE);
-        let content = format!("{}{}", key.serialize_pem(), certificate.pem());
-        match files::write_secret(&path, content.as_bytes(), Existing::Keep) {
-            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => {
-                Err(AuthorityError::Exists(path))
-            }
-            Err(error) => Err(error.into()),
-            Ok(()) => Self::load(dir),
-        }
+        Self::import(dir, &format!("{}{}", key.serialize_pem(), certificate.pem()))
     }
 
     /// Loads the authority that [`Authority::create`] stored in `dir`.
@@ -95,6 +86,26 @@ impl Authority {
             read => read?,
         };
         Self::from_pem(&text).map_err(|reason| AuthorityError::Damaged { path, reason })
+    }
+
+    /// Its file as text, private key and certificate, for a backup: whoever holds it can make any node.
+    pub fn export(dir: &Path) -> Result<String, AuthorityError> {
+        Self::load(dir)?;
+        Ok(files::read(&dir.join(FILE))?)
+    }
+
+    /// Stores the authority that [`Authority::export`] gave in `dir`; one that is there already is never replaced.
+    pub fn import(dir: &Path, text: &str) -> Result<Self, AuthorityError> {
+        let path = dir.join(FILE);
+        Self::from_pem(text).map_err(|reason| AuthorityError::Damaged { path: path.clone(), reason })?;
+        files::create_dir(dir)?;
+        match files::write_secret(&path, text.as_bytes(), Existing::Keep) {
+            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => {
+                Err(AuthorityError::Exists(path))
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Self::load(dir),
+        }
     }
 
     /// Whether [`Authority::create`] has stored an authority in `dir`.

@@ -126,9 +126,18 @@ impl Connection {
 
 /// The two framed halves of a TLS stream with messages of at most `limit` bytes.
 pub(crate) fn split(stream: TlsStream<TcpStream>, limit: usize) -> (FrameSender, FrameReceiver) {
+    split_uneven(stream, limit, limit)
+}
+
+/// As [`split`], with a limit for what is sent and another for what is received.
+pub(crate) fn split_uneven(
+    stream: TlsStream<TcpStream>,
+    limit: usize,
+    received: usize,
+) -> (FrameSender, FrameReceiver) {
     let (read, write) = tokio::io::split(stream);
     let sender = FrameSender { stream: write, buffer: BytesMut::new(), limit, busy: false };
-    (sender, FrameReceiver { stream: read, decoder: Decoder::new(limit), received: Arc::default() })
+    (sender, FrameReceiver { stream: read, decoder: Decoder::new(received), received: Arc::default() })
 }
 
 // ---------------------------------------------------------------------------------------------- FrameSender

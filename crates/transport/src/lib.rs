@@ -5,7 +5,7 @@
 //! Identity + Listener::bind  -> Accepted { peer, kind, connection }      (mutual TLS, both sides proved)
 //! Identity + dial            -> Connection -> FrameSender, FrameReceiver
 //! Connection + serve_rpc     <- RpcClient                                (requests multiplexed by id)
-//! JoinToken + join           -> Identity                                 (TLS, server proved by fingerprint)
+//! JoinToken + join           -> Joined -> Identity                       (TLS, server proved by fingerprint)
 //! ```
 //!
 //! Nothing is parsed from a peer before its certificate is verified; the one exception is the join request, which is
@@ -30,7 +30,7 @@ pub use certificate::{Fingerprint, NodeCertificate};
 pub use dial::{DialError, dial};
 pub use frame::{Connection, FrameError, FrameReceiver, FrameSender};
 pub use identity::{Credentials, Identity, IdentityError};
-pub use join::{Admission, JoinDesk, JoinError, JoinRequest, JoinToken, TokenBook, join};
+pub use join::{Admission, JoinDesk, JoinError, JoinRequest, JoinToken, Joined, TokenBook, join};
 pub use listener::{Accepted, ListenError, Listener};
 pub use rpc::{RpcClient, RpcError, RpcPool, RpcTarget, serve_rpc};
 pub use stream::StreamKind;

@@ -229,6 +229,36 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether this is how `action` ended.
+    pub(super) fn answers(&self, action: &Action) -> bool {
+        match (self, action) {
+            (Self::Failed { action: failed, .. }, _) => failed == action,
+            (Self::Promised(_), Action::Promise(_))
+            | (Self::Fenced, Action::Fence { .. })
+            | (Self::StartedDetached, Action::StartDetached)
+            | (Self::Detached(..), Action::Detach { .. })
+            | (Self::Stopped { .. }, Action::ReportStopped { .. } | Action::HandOver { .. })
+            | (Self::Leads { .. }, Action::Found { .. } | Action::Promote { .. })
+            | (Self::SyncApplied { .. }, Action::ApplySync { .. })
+            | (Self::Follows(_), Action::Follow { .. })
+            | (Self::Rejoined(_), Action::Rejoin { .. } | Action::Clone { .. }) => true,
+            (
+                Self::Promised(_)
+                | Self::Fenced
+                | Self::StartedDetached
+                | Self::Detached(..)
+                | Self::Stopped { .. }
+                | Self::Leads { .. }
+                | Self::SyncApplied { .. }
+                | Self::Follows(_)
+                | Self::Rejoined(_),
+                _,
+            ) => false,
+        }
+    }
+}
+
 /// Something to be done.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -246,7 +276,7 @@ pub enum Command {
         /// What to write.
         value: Value,
     },
-    /// Let the member act. A fence interrupts what it does.
+    /// Let the member act. An order while another is under way takes its place: a fence, or the first step of a new term.
     Member {
         /// The database.
         database: DatabaseName,

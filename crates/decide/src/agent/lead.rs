@@ -55,9 +55,7 @@ impl Agent {
                     value: Value::Leadership(database.clone(), Box::new(next)),
                 });
             }
-            None if is_new => {
-                self.said.info(&subject, &self.me, "decided not to act", &decision.because, self.now);
-            }
+            None if is_new => self.said.waits(&subject, &self.me, &decision.because),
             None => {}
         }
     }

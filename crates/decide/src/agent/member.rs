@@ -119,6 +119,28 @@ impl Own {
         }
     }
 
+    /// Whether what is under way makes this copy follow the primary of a term that is over: a tool that waits for it
+    /// would only end at its own limit.
+    fn is_superseded(&self, record: &Leadership) -> bool {
+        match &self.running {
+            Some(Action::Follow { term, .. } | Action::Rejoin { term, .. } | Action::Clone { term, .. }) => {
+                *term < record.term
+            }
+            Some(
+                Action::Found { .. }
+                | Action::Promote { .. }
+                | Action::ApplySync { .. }
+                | Action::HandOver { .. }
+                | Action::Promise(_)
+                | Action::Fence { .. }
+                | Action::StartDetached
+                | Action::Detach { .. }
+                | Action::ReportStopped { .. },
+            )
+            | None => false,
+        }
+    }
+
     fn set_server(&mut self, server: Server, now: Moment) {
         let streams = matches!(&server, Server::Standby(facts) if facts.streaming);
         if streams || !matches!(server, Server::Standby(_)) {
@@ -215,16 +237,20 @@ impl Agent {
     pub(super) fn done(&mut self, database: &DatabaseName, outcome: Outcome, server: Option<Server>) {
         let (now, me) = (self.now, self.me.clone());
         let Some(own) = self.own.get_mut(database) else { return };
-        let action = own.running.take();
+        // The end of something that was superseded in the meantime: what it says is true, but another action runs.
+        let action = own.running.take_if(|running| outcome.answers(running));
         if let Some(server) = server {
             own.set_server(server, now);
         }
         let subject = format!("database/{database}");
-        if let Outcome::Failed { action, because } = &outcome {
+        if let Outcome::Failed { action: failed, because } = &outcome {
+            if action.is_none() {
+                return; // It was superseded; that it did not end well was to be expected.
+            }
             own.retry_at = now + RETRY;
             own.failed = Some(because.clone());
             if self.said.sentence(format!("{subject} failure on {me}"), because) {
-                self.said.warning(&subject, &me, &format!("{} failed", phrase(action)), because);
+                self.said.warning(&subject, &me, &format!("{} failed", phrase(failed)), because);
             }
             return;
         }
@@ -239,7 +265,6 @@ impl Agent {
                 &me,
                 &format!("{me}: {} done", phrase(&action)),
                 "it was decided and has succeeded",
-                now,
             );
         }
     }
@@ -267,6 +292,11 @@ impl Agent {
             own.running = Some(action.clone());
             return Some(action);
         }
+        // What is superseded makes way for the first thing that the new term demands.
+        let superseded = match record {
+            Some(record) if own.is_superseded(record) => own.running.take(),
+            Some(_) | None => None,
+        };
         if own.running.is_some() {
             return None;
         }
@@ -282,6 +312,14 @@ impl Agent {
             now: self.now,
         };
         let decision = member::decide(&question);
+        if decision.action.is_none() && superseded.is_some() {
+            own.running = superseded;
+            return None;
+        }
+        if decision.action.is_none() {
+            // Nothing is left of what failed.
+            own.failed = None;
+        }
         // What failed is not tried again at once; a promise or a fence never waits.
         if self.now < own.retry_at
             && !matches!(decision.action, Some(Action::Promise(_) | Action::Fence { .. }))
@@ -295,7 +333,7 @@ impl Agent {
             && is_worth_an_event(action)
         {
             let what = format!("{}: {}", self.me, phrase(action));
-            self.said.info(&subject, &self.me, &what, &decision.because, self.now);
+            self.said.info(&subject, &self.me, &what, &decision.because);
         }
         own.running.clone_from(&decision.action);
         decision.action

@@ -56,7 +56,8 @@ pub struct Agent {
     peers: BTreeMap<NodeName, Peer>,
     memory: BTreeMap<DatabaseName, Memory>,
     committing: BTreeSet<Store>,
-    instances: Vec<InstanceEndpoint>,
+    /// `None` until it is known what an earlier run of the agent has left running.
+    instances: Option<Vec<InstanceEndpoint>>,
     missing: Vec<String>,
     routes_applied: u64,
     /// Since which generation of routes a switchover of this database drains, and in which term.
@@ -68,6 +69,8 @@ pub struct Agent {
     sequence: u64,
     sent_at: BTreeMap<u64, Moment>,
     next_heartbeat: Moment,
+    /// When the first input came.
+    woke_at: Option<Moment>,
     said: Said,
 }
 
@@ -88,7 +91,7 @@ impl Agent {
             incarnation,
             version: 0,
             members: BTreeMap::new(),
-            instances: vec![],
+            instances: None,
             silent: BTreeMap::new(),
             missing: vec![],
             routes_applied: 0,
@@ -110,7 +113,7 @@ impl Agent {
             peers,
             memory: BTreeMap::new(),
             committing: BTreeSet::new(),
-            instances: vec![],
+            instances: None,
             missing: vec![],
             routes_applied: 0,
             draining: BTreeMap::new(),
@@ -120,6 +123,7 @@ impl Agent {
             sequence: 0,
             sent_at: BTreeMap::new(),
             next_heartbeat: Moment::default(),
+            woke_at: None,
             said: Said::default(),
         }
     }
@@ -127,6 +131,7 @@ impl Agent {
     /// Takes in one thing that happened and answers with everything that is to be done now.
     pub fn handle(&mut self, input: Input, now: Moment) -> Vec<Command> {
         self.now = self.now.max(now);
+        self.woke_at.get_or_insert(self.now);
         let mut commands = Vec::new();
         let can_wait = self.can_wait(&input);
         self.take_in(input, &mut commands);
@@ -204,7 +209,7 @@ impl Agent {
             }
             Input::Done { database, outcome, server } => self.done(&database, outcome, server),
             Input::Read { database, term, as_of } => self.read(&database, term, as_of),
-            Input::Instances(instances) => self.instances = instances,
+            Input::Instances(instances) => self.instances = Some(instances),
             Input::Drained { route, generation } => self.drained(&route, generation),
             Input::RoutesApplied(generation) => self.routes_applied = generation,
             Input::Missing(missing) => self.missing = missing,
@@ -216,7 +221,7 @@ impl Agent {
             if leader.as_ref() == Some(&self.me) {
                 // What an earlier leadership remembered is old; a new leader starts afresh and only waits longer.
                 self.memory.clear();
-                self.said.info("system", &self.me, "leads", "elected by a majority of the voters", self.now);
+                self.said.info("system", &self.me, "leads", "elected by a majority of the voters");
             }
             self.leader = leader;
         }
@@ -240,13 +245,9 @@ impl Agent {
         if reason != self.paused {
             match &reason {
                 Some(reason) => self.said.warning("system", &self.me, "automation paused", reason),
-                None => self.said.info(
-                    "system",
-                    &self.me,
-                    "automation resumed",
-                    "an operator resumed it",
-                    self.now,
-                ),
+                None => {
+                    self.said.info("system", &self.me, "automation resumed", "an operator resumed it");
+                }
             }
             self.paused = reason;
         }
@@ -310,3 +311,6 @@ impl Agent {
         self.said.sentences()
     }
 }
+
+#[cfg(test)]
+mod tests;

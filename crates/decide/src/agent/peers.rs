@@ -93,7 +93,10 @@ impl Agent {
                     (status.incarnation, status.version) > (known.incarnation, known.version)
                 };
                 if status.node == *from && peer.status.as_ref().is_none_or(newer) {
-                    peer.status = Some(*status);
+                    let before = peer.status.take().and_then(|known| known.instances);
+                    // An agent that has just started does not know yet what runs: what it said before still holds.
+                    peer.status =
+                        Some(NodeStatus { instances: status.instances.clone().or(before), ..*status });
                 }
             }
         }

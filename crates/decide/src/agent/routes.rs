@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use model::leadership::Term;
 use model::routes::{
@@ -15,9 +16,12 @@ use model::{DatabaseName, NodeName, RouteName, ServiceName};
 use super::{Agent, Command};
 use crate::route;
 
+/// How long an agent that has just started leaves its proxy with the table of its earlier run, when it cannot see all.
+const PICTURE_LIMIT: Duration = Duration::from_millis(1500);
+
 impl Agent {
     pub(super) fn publish_routes(&mut self, commands: &mut Vec<Command>) {
-        if !self.loaded || self.system.is_witness(&self.me) {
+        if !self.loaded || self.system.is_witness(&self.me) || !self.sees_enough_to_route() {
             return;
         }
         let routes: Vec<Route> =
@@ -28,6 +32,16 @@ impl Agent {
             self.note_draining();
             commands.push(Command::Routes(self.table.clone()));
         }
+    }
+
+    /// Whether a table made now would not take back what the proxy rightly serves: an agent that has just started waits
+    /// for a moment until it knows its own instances and has heard the others. In a new system nothing is served yet.
+    fn sees_enough_to_route(&self) -> bool {
+        let waited = self.woke_at.map_or(Duration::ZERO, |woke| self.now.since(woke));
+        let own = self.system.services.is_empty() || self.instances.is_some();
+        let others =
+            self.peers.iter().all(|(node, peer)| self.system.is_witness(node) || peer.status.is_some());
+        self.records.is_empty() || waited >= PICTURE_LIMIT || (own && others)
     }
 
     /// Remembers with which generation a switchover began to drain.
@@ -138,16 +152,18 @@ impl Agent {
                 .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let mut instances: Vec<InstanceEndpoint> =
-            self.instances.iter().filter(|i| is_of(i)).cloned().collect();
+            self.instances.iter().flatten().filter(|i| is_of(i)).cloned().collect();
         for peer in self.peers.values() {
             let Some(status) = &peer.status else { continue };
             let silent = peer.silence(self.now) == Some(Silence::Silent);
-            instances.extend(status.instances.iter().filter(|i| is_of(i)).cloned().map(|mut instance| {
-                if silent {
-                    instance.state = InstanceRouteState::Gone;
-                }
-                instance
-            }));
+            instances.extend(status.instances.iter().flatten().filter(|i| is_of(i)).cloned().map(
+                |mut instance| {
+                    if silent {
+                        instance.state = InstanceRouteState::Gone;
+                    }
+                    instance
+                },
+            ));
         }
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         ServiceTarget { service: service.clone(), instances }

@@ -117,7 +117,7 @@ impl Agent {
             heard: *node == self.me || peer.is_some_and(|peer| peer.was_heard(self.now)),
             lines: self.lines_up(node),
             missing: status.map(|status| status.missing.clone()).unwrap_or_default(),
-            instances: status.map(|status| status.instances.clone()).unwrap_or_default(),
+            instances: status.and_then(|status| status.instances.clone()).unwrap_or_default(),
             generation: status.map_or(0, |status| status.generation),
         }
     }

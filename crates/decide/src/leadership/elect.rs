@@ -13,7 +13,7 @@ use model::postgres::WalPosition;
 use model::status::{Holdings, Report};
 use model::time::Moment;
 
-use super::{Question, lead, listed};
+use super::{Question, lead, listed, word};
 use crate::view::{Decision, MemberView};
 
 /// How long standbys that are there are waited for before a former primary that has reported is restarted in place: a
@@ -51,8 +51,14 @@ pub(super) fn elect(
         );
         return lead(question.rules, record, record.term, former, followers(question, record), because);
     }
+    if missing.is_empty() {
+        return Decision::wait(format!(
+            "nobody is promoted yet: only {former} holds the acknowledged writes, and it has not reported"
+        ));
+    }
+    let have = word(&missing, "has", "have");
     Decision::wait(format!(
-        "nobody is promoted yet: {} may hold acknowledged writes and has not reported",
+        "nobody is promoted yet: {} may hold acknowledged writes and {have} not reported",
         listed(missing)
     ))
 }
@@ -138,9 +144,11 @@ fn most_advanced(
             lead(question.rules, record, record.term, node, followers(question, record), because)
         }
         None => {
-            let holders = reports.iter().filter(|(_, position)| *position == best).map(|(node, _)| *node);
+            let holders: Vec<&NodeName> =
+                reports.iter().filter(|(_, position)| *position == best).map(|(node, _)| *node).collect();
+            let hold = word(&holders, "holds", "hold");
             Decision::wait(format!(
-                "{} alone holds the log up to {best} and cannot be promoted now",
+                "{} alone {hold} the log up to {best} and cannot be promoted now",
                 listed(holders)
             ))
         }

@@ -4,7 +4,7 @@ use model::NodeName;
 use model::leadership::{Leadership, Phase, Term};
 use model::status::Server;
 
-use super::{Question, listed};
+use super::{Question, listed, word};
 use crate::view::{Decision, Reach};
 
 /// No record yet: somebody founds, but only once every member has said that it holds no data. Data without a record
@@ -13,17 +13,19 @@ pub(super) fn first_record(question: &Question<'_>) -> Decision<Leadership> {
     let unheard: Vec<&NodeName> =
         question.rules.members.iter().filter(|node| !is_heard(question, node)).collect();
     if !unheard.is_empty() {
+        let (it, holds) = (word(&unheard, "it", "they"), word(&unheard, "holds", "hold"));
         let who = listed(unheard);
         return Decision::wait(format!(
-            "waiting for {who} to say whether it holds data before the database is created"
+            "waiting for {who} to say whether {it} {holds} data before the database is created"
         ));
     }
     let holders: Vec<&NodeName> =
         question.rules.members.iter().filter(|node| !is_empty(question, node)).collect();
     if !holders.is_empty() {
+        let holds = word(&holders, "holds", "hold");
         let who = listed(holders);
         return Decision::wait(format!(
-            "{who} holds data although the system has no record of this database; move it away to create a new one"
+            "{who} {holds} data although the system has no record of this database; move it away to create a new one"
         ));
     }
     let Some(by) = question.rules.members.first() else {

@@ -155,5 +155,10 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a NodeName>) -> String {
     }
 }
 
+/// The word that fits so many names: `streams` or `stream`, `it` or `they`.
+fn word<'a, T>(names: impl IntoIterator<Item = T>, one: &'a str, several: &'a str) -> &'a str {
+    if names.into_iter().nth(1).is_some() { several } else { one }
+}
+
 #[cfg(test)]
 mod tests;

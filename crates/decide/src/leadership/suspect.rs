@@ -136,6 +136,11 @@ pub(super) fn respond(
         .flat_map(|set| &set.members)
         .filter(|node| *node != primary && !able.contains(*node))
         .collect();
+    if missing.is_empty() {
+        return Decision::wait(format!(
+            "{because}; no failover, because only {primary} holds the acknowledged writes"
+        ));
+    }
     Decision::wait(format!(
         "{because}; no failover, because {} may hold acknowledged writes and cannot be asked",
         listed(missing)

@@ -8,7 +8,7 @@ use model::NodeName;
 use model::leadership::{Leadership, SyncSet, TimelineOrigin};
 use model::status::{PrimaryFacts, StandbyLink, Tenure};
 
-use super::{Memory, Question, listed};
+use super::{Memory, Question, listed, word};
 use crate::view::{Decision, MemberView, Reach};
 
 /// A standby in the set that has not streamed for this long leaves it: with it in the set, a failover would need it.
@@ -42,12 +42,12 @@ pub(super) fn maintain(
     };
     let desired = desired(question, record, primary, facts, memory);
     if !record.previous_sync.is_empty() {
-        return finish_change(question, record, tenure, desired, memory);
+        return finish_change(question, record, tenure, facts, desired, memory);
     }
     if desired == record.sync {
-        return Decision::wait(format!("{primary} leads; commits are confirmed by {}", record.sync));
+        return Decision::wait(format!("{primary} leads; {}", confirmed(&record.sync)));
     }
-    let because = reason(record, &desired);
+    let because = reason(question, record, facts, &desired);
     Decision::act(change(record, desired, &because), because)
 }
 
@@ -65,11 +65,15 @@ fn finish_change(
     question: &Question<'_>,
     record: &Leadership,
     tenure: &Tenure,
+    facts: &PrimaryFacts,
     desired: SyncSet,
     memory: &Memory,
 ) -> Decision<Leadership> {
     if tenure.sync_applied == Some(record.sync_version) {
-        let because = format!("commits are provably confirmed by {} alone", record.sync);
+        let because = match record.sync.k {
+            0 => "commits provably wait for no standby".to_owned(),
+            _ => format!("commits are provably confirmed by {} alone", record.sync),
+        };
         return Decision::act(
             Leadership { previous_sync: vec![], because: because.clone(), ..record.clone() },
             because,
@@ -78,13 +82,10 @@ fn finish_change(
     let patience_ends = memory.change_since.unwrap_or(question.now) + CHANGE_PATIENCE;
     let hopeless = record.sync.members.len() < usize::try_from(record.sync.k).unwrap_or(usize::MAX);
     if desired != record.sync && (hopeless || question.now >= patience_ends) {
-        let because = reason(record, &desired);
+        let because = reason(question, record, facts, &desired);
         return Decision::act(change(record, desired, &because), because);
     }
-    Decision::wait_until(
-        patience_ends,
-        format!("waiting for proof that commits are confirmed by {}", record.sync),
-    )
+    Decision::wait_until(patience_ends, format!("waiting for proof that {}", confirmed(&record.sync)))
 }
 
 fn change(record: &Leadership, desired: SyncSet, because: &str) -> Leadership {
@@ -100,13 +101,46 @@ fn change(record: &Leadership, desired: SyncSet, because: &str) -> Leadership {
     Leadership { sync: desired, sync_version, previous_sync, because: because.to_owned(), ..record.clone() }
 }
 
-fn reason(record: &Leadership, desired: &SyncSet) -> String {
-    let gone: Vec<_> = record.sync.members.difference(&desired.members).collect();
+/// By whom commits are confirmed, as a clause.
+fn confirmed(set: &SyncSet) -> String {
+    match set.k {
+        0 => "commits wait for no standby".to_owned(),
+        1 if set.members.is_empty() => "commits wait until a standby streams".to_owned(),
+        k if set.members.len() < usize::try_from(k).unwrap_or(usize::MAX) => {
+            format!("commits wait until {k} standbys stream")
+        }
+        _ => format!("commits are confirmed by {set}"),
+    }
+}
+
+/// What changes, and why: who left the set and what is wrong with it, who joined it.
+fn reason(question: &Question<'_>, record: &Leadership, facts: &PrimaryFacts, desired: &SyncSet) -> String {
+    let gone = record.sync.members.difference(&desired.members);
+    let mut told: Vec<String> =
+        gone.map(|node| format!("{node} left the sync set: {}", fault(question, node, facts))).collect();
     let new: Vec<_> = desired.members.difference(&record.sync.members).collect();
-    match (gone.is_empty(), new.is_empty()) {
-        (true, _) => format!("{} streams and is caught up: it may confirm commits", listed(new)),
-        (false, true) => format!("{} does not confirm commits any more", listed(gone)),
-        (false, false) => format!("{} replaces {} in confirming commits", listed(new), listed(gone)),
+    if !new.is_empty() {
+        let (stream, are) = (word(&new, "it streams", "they stream"), word(&new, "is", "are"));
+        told.push(format!("{} joined the sync set: {stream} and {are} caught up", listed(new)));
+    }
+    if told.is_empty() {
+        told.push(format!("the system file changed how many standbys confirm a commit to {}", desired.k));
+    }
+    told.join("; ")
+}
+
+/// Why a standby does not stay in the set.
+fn fault(question: &Question<'_>, node: &NodeName, facts: &PrimaryFacts) -> String {
+    let view = question.members.get(node);
+    match (view.map(|view| view.reach), facts.standbys.get(node)) {
+        (None, _) => "it is no member any more".to_owned(),
+        (Some(Reach::Dead { .. }), _) => "its node is silent".to_owned(),
+        (Some(_), Some(link)) if link.stalled_ms >= STALL_LIMIT_MS => {
+            format!("it has flushed nothing for {} ms", link.stalled_ms)
+        }
+        (Some(_), Some(link)) if !link.streaming => "it is catching up".to_owned(),
+        (Some(_), Some(_)) => "it is not needed".to_owned(),
+        (Some(_), None) => "its stream ended".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Stories of failovers, one decision each.
 
 use model::leadership::{Forced, Phase, Term};
-use model::status::{Holdings, Report, Server};
+use model::status::{Holdings, MemberStatus, Report, Server};
 
 use super::*;
 use crate::testkit::*;
@@ -55,7 +55,7 @@ fn a_healthy_database_is_left_alone() {
     let (record, members) = healthy();
     let decision = ask(&record, &members, 1000);
     assert_eq!(decision.action, None);
-    assert_eq!(decision.because, "a leads; commits are confirmed by any 1 of [b, c]");
+    assert_eq!(decision.because, "a leads; commits are confirmed by b or c");
 }
 
 #[test]
@@ -190,9 +190,63 @@ fn a_standby_that_stops_flushing_leaves_the_set_unless_it_is_the_last() {
     };
     let next = ask(&record, &view(&[("b", full.clone()), ("c", streams(100))]), 1000).action.unwrap();
     assert_eq!((next.sync, next.previous_sync), (any_one(&["c"]), vec![any_one(&["b", "c"])]));
+    assert_eq!(next.because, "b left the sync set: it has flushed nothing for 1200 ms");
     record.sync = any_one(&["b"]);
     let decision = ask(&record, &view(&[("b", full)]), 1000);
     assert_eq!(decision.action, None, "{}", decision.because);
+}
+
+#[test]
+fn a_change_of_the_sync_set_says_who_came_and_who_went_and_why() {
+    let (mut record, mut members) = healthy();
+    record.sync = any_one(&["b"]);
+    let next = ask(&record, &members, 1000).action.unwrap();
+    assert_eq!(next.because, "c joined the sync set: it streams and is caught up");
+
+    record.sync = any_one(&[]);
+    let next = ask(&record, &members, 1000).action.unwrap();
+    assert_eq!(next.because, "b and c joined the sync set: they stream and are caught up");
+
+    record.sync = any_one(&["b", "c"]);
+    members.get_mut("a").unwrap().status = primary(5, 100, &[("b", streams(100))], 1);
+    let mut memory = Memory::default();
+    assert_eq!(ask_with(&rules(), &record, &members, 1000, &mut memory).action, None);
+    let next = ask_with(&rules(), &record, &members, 2000, &mut memory).action.unwrap();
+    assert_eq!(next.because, "c left the sync set: its stream ended");
+}
+
+#[test]
+fn sentences_fit_one_name_and_several() {
+    let (mut record, mut members) = healthy();
+    record.sync = any_one(&[]);
+    members.get_mut("b").unwrap().status = MemberStatus::unknown();
+    members.get_mut("c").unwrap().status = MemberStatus::unknown();
+    let decision = ask(&record, &members, 1000);
+    assert_eq!(decision.because, "a leads; commits wait until a standby streams");
+
+    let record = revoking(6, "a", &["b", "c"]);
+    let both = crate::testkit::members([
+        ("a", dead(primary(5, 100, &[], 1))),
+        ("b", alive(standby(6, 100))),
+        ("c", dead(standby(5, 100))),
+    ]);
+    assert_eq!(
+        ask(&record, &both, 1000).because,
+        "nobody is promoted yet: b and c may hold acknowledged writes and have not reported"
+    );
+    let mut one = both;
+    one.insert("b".into(), alive(reported(6, 100)));
+    assert_eq!(
+        ask(&record, &one, 1000).because,
+        "nobody is promoted yet: c may hold acknowledged writes and has not reported"
+    );
+    let record = revoking(6, "a", &[]);
+    let mut memory = Memory::default();
+    let decision = ask_with(&Rules { k: 1, ..rules() }, &record, &one, 1000, &mut memory);
+    assert_eq!(
+        decision.because,
+        "nobody is promoted yet: only a holds the acknowledged writes, and it has not reported"
+    );
 }
 
 #[test]

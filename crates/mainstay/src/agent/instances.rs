@@ -22,6 +22,9 @@ use crate::api::{Refused, Reply};
 /// Time between two attempts to work out what to run, while the database's secrets cannot be read.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long a restarted agent says nothing about its instances while it cannot work out what shall run.
+const KNOWN_LIMIT: Duration = Duration::from_secs(3);
+
 /// Whom instances run as when the agent is root and the file names nobody.
 const NOBODY: &str = "nobody";
 
@@ -65,13 +68,19 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
         }
     };
     let mut supervisor = Supervisor::new(registry, Limits::default());
-    tokio::spawn(tell(shared.clone(), supervisor.states()));
     let (mut placement, mut first) = (None, true);
     let mut due = false;
+    let mut told = false;
+    let known_by = tokio::time::Instant::now() + KNOWN_LIMIT;
     loop {
         let order = tokio::select! {
             order = inbox.recv() => order,
             () = tokio::time::sleep(RETRY), if due => None,
+            () = tokio::time::sleep_until(known_by), if !told => {
+                told = true;
+                tokio::spawn(tell(shared.clone(), supervisor.states()));
+                continue;
+            }
         };
         match order {
             Some(Order::Place(next)) => placement = Some(next),
@@ -91,6 +100,12 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
                     tracing::warn!(%error, "instances of an earlier run may be left");
                 }
                 supervisor.apply(specs);
+                if !told {
+                    // Nothing is told before it is known what runs already: proxies would drop instances that serve.
+                    told = true;
+                    let _ = tokio::time::timeout(KNOWN_LIMIT, supervisor.settled()).await;
+                    tokio::spawn(tell(shared.clone(), supervisor.states()));
+                }
             }
             Err(because) => {
                 due = true;

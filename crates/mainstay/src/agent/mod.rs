@@ -26,6 +26,10 @@ use transport::{Identity, Listener, StreamKind, serve_rpc};
 use journal::Journal;
 use peers::Peers;
 use store::Store;
+pub(crate) use store::SystemRecord;
+
+/// How often orphans are reaped.
+const REAP_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -166,17 +170,41 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let peers = Peers::new(inputs.clone());
     let rpc = transport::RpcPool::new(StreamKind::Api, &identity);
     rpc.set_targets(store::rpc_targets(&system, &me));
+    let desk = desk(&shared);
     for (_, address) in node.agent_addresses() {
         let listener = Listener::bind(address, &identity)?;
+        listener.offer_join(Arc::clone(&desk));
         tokio::spawn(accept(listener, shared.clone(), peers.clone(), rpc.clone()));
     }
     start_store(&shared, &system);
+    tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
     let incarnation = u64::try_from(effects::clock::wall_us()).unwrap_or(1);
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed).await;
     mind::run(agent, hands, happenings).await;
     Ok(())
+}
+
+/// Lets nodes join through this one, if it holds the authority at that moment.
+fn desk(shared: &Shared) -> Arc<dyn transport::JoinDesk> {
+    Arc::new(crate::install::Desk {
+        me: shared.me.clone(),
+        root: shared.places.root.clone(),
+        inputs: shared.inputs.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    })
+}
+
+/// Reaps what nobody else will, for ever: the agent may be the first process of a container.
+async fn reap_strangers() {
+    loop {
+        tokio::time::sleep(REAP_EVERY).await;
+        let reaped = tokio::task::spawn_blocking(|| effects::process::reap_strangers(effects::clock::now()));
+        if let Ok(count @ 1..) = reaped.await {
+            tracing::debug!(count, "processes that nobody waited for were reaped");
+        }
+    }
 }
 
 fn take_lock(places: &Places) -> Result<effects::files::Lock, AgentError> {

@@ -37,11 +37,11 @@ pub(super) const SYSTEM: &str = "system";
 
 /// The system file in force, as it is agreed on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct SystemRecord {
+pub(crate) struct SystemRecord {
     /// Counts up with every `mainstay apply`.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// What the file says.
-    pub(super) system: System,
+    pub(crate) system: System,
 }
 
 /// The key of a database's leadership record.

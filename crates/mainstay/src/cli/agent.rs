@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use mainstay::agent::{self, Options};
+use mainstay::install;
 use model::NodeName;
 use tracing_subscriber::EnvFilter;
 
 use super::error::CliError;
 use super::exit::Exit;
+use super::join::install_error;
 use super::load::load;
 use super::output::Output;
 
@@ -20,15 +22,18 @@ pub(crate) struct Args {
     /// Where everything of this node lies
     #[arg(long, value_name = "DIRECTORY")]
     root: PathBuf,
-    /// The system file to begin with
+    /// The system file to begin with, where none was kept by `init`, `join` or an earlier run
     #[arg(long, value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     log_to_stderr();
-    let (checked, _) = load(&args.file, None)?.valid()?;
-    let options = Options { node: NodeName::new(args.node), root: args.root, system: checked.system };
+    let system = match &args.file {
+        Some(file) => load(file, None)?.valid()?.0.system,
+        None => install::known_system(&args.root).map_err(|error| install_error(&error))?,
+    };
+    let options = Options { node: NodeName::new(args.node), root: args.root, system };
     tokio::select! {
         ended = agent::run(options) => {
             ended.map_err(|error| CliError::failed("the agent cannot run").because(&error))?;

@@ -26,7 +26,7 @@ const KNOWN_LIMIT: Duration = Duration::from_secs(2);
 const OTHERS_LIMIT: Duration = Duration::from_millis(250);
 
 /// Where a node has its files when nothing else is said.
-const STANDARD_ROOT: &str = "/var/lib/mainstay";
+pub(super) const STANDARD_ROOT: &str = "/var/lib/mainstay";
 
 /// The agents that can be asked from here.
 pub(crate) struct Connection {

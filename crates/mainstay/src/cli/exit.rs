@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Failed,
     /// 2: the command line or the system file is wrong. Nothing was touched.
     Invalid,
-    /// 3: refused, because data could be lost or damaged. Nothing was touched.
+    /// 3: refused, because it cannot be done as things are or could lose or damage data. Nothing was touched.
     Refused,
     /// 4: the system works with less than it should (`status --check`; `up`, `apply` and `switchover` when not everything
     /// works after them), or a drill missed its objective.
@@ -26,7 +26,7 @@ Exit codes:
   0  done
   1  the command failed
   2  the command line or the system file is wrong; nothing was touched
-  3  refused, because data could be lost or damaged; nothing was touched
+  3  refused: it cannot be done as things are, or could lose or damage data; nothing was touched
   4  not everything works (status --check; after up, apply, switchover), or a drill missed its objective
   5  no node of the system could be reached";
 

@@ -4,6 +4,7 @@
 
 mod agent;
 mod apply;
+mod authority;
 mod check;
 mod columns;
 mod completions;
@@ -14,6 +15,8 @@ mod error;
 mod events;
 mod exit;
 mod failover;
+mod init;
+mod join;
 mod lab_node;
 mod load;
 mod logs;
@@ -34,6 +37,7 @@ mod takeover;
 mod target;
 #[cfg(test)]
 mod testkit;
+mod token;
 mod up;
 mod why;
 
@@ -74,6 +78,10 @@ enum Command {
     Logs(logs::Args),
     Psql(psql::Args),
     Drill(drill::Args),
+    Init(init::Args),
+    Token(token::Args),
+    Join(join::Args),
+    Authority(authority::Args),
     Schema(schema::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -137,6 +145,10 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Logs(args) => logs::run(args, output).await,
         Command::Psql(args) => psql::run(args, output).await,
         Command::Drill(args) => drill::run(args, output).await,
+        Command::Init(args) => init::run(args, output).await,
+        Command::Token(args) => token::run(args, output).await,
+        Command::Join(args) => join::run(args, output).await,
+        Command::Authority(args) => authority::run(args, output).await,
         Command::Schema(args) => schema::run(args, output).await,
         Command::Completions(args) => completions::run(args, output).await,
         Command::Agent(args) => agent::run(args, output).await,

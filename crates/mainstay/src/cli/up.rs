@@ -12,7 +12,7 @@ use mainstay::api::client::{AskError, ask};
 use mainstay::api::{Reply, Request};
 use mainstay::install;
 use model::leadership::Phase;
-use model::routes::InstanceRouteState;
+use model::routes::{DatabaseRouteState, InstanceRouteState, RouteTarget as RouteTableTarget};
 use model::status::Server;
 use model::system::{Checked, RouteTarget, System};
 use model::{DatabaseName, NodeName, SystemName};
@@ -154,7 +154,7 @@ fn options(
 }
 
 /// What the databases need and this machine lacks.
-async fn missing_software(system: &System) -> Vec<Problem> {
+pub(super) async fn missing_software(system: &System) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, database) in &system.databases {
         if let Err(error) = Installation::find(database.bin_dir.as_deref(), None).await {
@@ -181,8 +181,8 @@ async fn wait(lab: &Lab, system: &System, end: Instant) -> Result<Option<String>
     let agents = end.min(Instant::now() + AGENT_LIMIT);
     let mut told = String::new();
     loop {
-        let (missing, late) = match first_overview(lab).await {
-            Ok(overview) => (missing(&overview, system), end),
+        let (missing, late) = match overviews(lab).await {
+            Ok(overviews) => (missing(&overviews, system), end),
             Err((node, error)) => (Some(format!("the agent of {node} does not answer: {error}")), agents),
         };
         let Some(missing) = missing else { return Ok(None) };
@@ -197,13 +197,13 @@ async fn wait(lab: &Lab, system: &System, end: Instant) -> Result<Option<String>
     }
 }
 
-/// What the first node says, after all have answered.
-async fn first_overview(lab: &Lab) -> Result<Overview, (NodeName, AskError)> {
-    let mut first = None;
+/// What every node says; the first that does not answer otherwise.
+async fn overviews(lab: &Lab) -> Result<Vec<Overview>, (NodeName, AskError)> {
+    let mut all = vec![];
     for (name, _) in lab.nodes() {
         let socket = lab.root(name).join("run/agent.sock");
         match ask(&socket, &Request::Overview, ANSWER_LIMIT).await {
-            Ok(Reply::Overview(overview)) => first = first.or(Some(*overview)),
+            Ok(Reply::Overview(overview)) => all.push(*overview),
             Ok(other) => {
                 let problem = format!("an answer to another question: {other:?}");
                 return Err((name.clone(), AskError::Broken { socket, problem }));
@@ -211,14 +211,12 @@ async fn first_overview(lab: &Lab) -> Result<Overview, (NodeName, AskError)> {
             Err(error) => return Err((name.clone(), error)),
         }
     }
-    first.ok_or_else(|| {
-        let problem = "the system has no node".to_owned();
-        (NodeName::new("?"), AskError::Broken { socket: lab.directory().to_owned(), problem })
-    })
+    Ok(all)
 }
 
 /// The first thing that does not work yet.
-fn missing(overview: &Overview, system: &System) -> Option<String> {
+fn missing(overviews: &[Overview], system: &System) -> Option<String> {
+    let Some(overview) = overviews.first() else { return Some("the system has no node".to_owned()) };
     let silent = || {
         let silent = overview.nodes.iter().find(|(name, node)| **name != overview.node && !node.heard)?;
         Some(format!("{} does not hear {} yet", overview.node, silent.0))
@@ -227,9 +225,38 @@ fn missing(overview: &Overview, system: &System) -> Option<String> {
         system.databases.iter().find_map(|(name, database)| {
             database_without_primary(overview, name)
                 .or_else(|| database.members.iter().find_map(|node| member_at_work(overview, name, node)))
+                .or_else(|| unproved(overview, name))
         })
     };
-    silent().or_else(databases).or_else(|| instances(overview, system))
+    let routes = || overviews.iter().find_map(parked);
+    silent().or_else(databases).or_else(routes).or_else(|| instances(overview, system))
+}
+
+/// A sync set that is not complete, or not proved to be in force: a write may still wait, or a failover may be refused.
+fn unproved(overview: &Overview, name: &DatabaseName) -> Option<String> {
+    let record = overview.databases.get(name)?;
+    let primary = overview.members.get(name)?.get(record.primary()?)?;
+    let tenure = primary.status.tenure.as_ref().filter(|tenure| tenure.term == record.term);
+    let proved = tenure.is_some_and(|tenure| tenure.sync_applied == Some(record.sync_version));
+    let k = usize::try_from(record.sync.k).unwrap_or(usize::MAX);
+    if record.sync.members.len() < k {
+        return Some(format!("database {name}: no standby confirms commits yet"));
+    }
+    (!proved || !record.previous_sync.is_empty())
+        .then(|| format!("database {name}: it is not proved yet that {} confirms commits", record.sync))
+}
+
+/// A route to a primary that still holds new connections back.
+fn parked(overview: &Overview) -> Option<String> {
+    overview.routes.routes.iter().find_map(|route| match &route.target {
+        RouteTableTarget::Database(target) => match &target.state {
+            DatabaseRouteState::Open { .. } => None,
+            DatabaseRouteState::Parked { because } | DatabaseRouteState::Draining { because, .. } => {
+                Some(format!("route {} on {} waits: {because}", route.name, overview.node))
+            }
+        },
+        RouteTableTarget::Service(_) => None,
+    })
 }
 
 fn database_without_primary(overview: &Overview, name: &DatabaseName) -> Option<String> {
@@ -309,4 +336,41 @@ fn places(lab: &Lab, system: &System, output: Output) -> String {
         text += &format!("  {:12} {scheme}{}\n", forward.route, forward.listen);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::{healthy, member, set, shop};
+    use super::*;
+
+    #[test]
+    fn nothing_is_missing_when_all_works() {
+        let all = [healthy(&shop(), "e1"), healthy(&shop(), "w1")];
+        assert_eq!(missing(&all, &shop()), None);
+    }
+
+    #[test]
+    fn a_sync_set_that_is_not_proved_is_waited_for() {
+        let mut overview = healthy(&shop(), "e1");
+        let primary = shop().databases[&DatabaseName::from("orders")].members[0].clone();
+        let tenure = member(&mut overview, "orders", primary.as_str()).tenure.as_mut().unwrap();
+        tenure.sync_applied = None;
+        let told = missing(&[overview.clone()], &shop()).unwrap();
+        assert!(told.starts_with("database orders: it is not proved yet that "), "{told}");
+        overview.databases.get_mut(&DatabaseName::from("orders")).unwrap().sync = set(1, &[]);
+        let told = missing(&[overview], &shop()).unwrap();
+        assert_eq!(told, "database orders: no standby confirms commits yet");
+    }
+
+    #[test]
+    fn a_route_that_is_parked_on_any_node_is_waited_for() {
+        let (first, mut second) = (healthy(&shop(), "e1"), healthy(&shop(), "w1"));
+        for route in &mut second.routes.routes {
+            if let RouteTableTarget::Database(target) = &mut route.target {
+                target.state = DatabaseRouteState::Parked { because: "no primary".to_owned() };
+            }
+        }
+        let told = missing(&[first, second], &shop()).unwrap();
+        assert!(told.starts_with("route orders-r") && told.ends_with(" on w1 waits: no primary"), "{told}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{command, mainstay};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 21] = [
     "check",
     "up",
     "down",
@@ -20,6 +20,10 @@ const COMMANDS: [&str; 17] = [
     "drill",
     "schema",
     "completions",
+    "init",
+    "token",
+    "join",
+    "authority",
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod check;
 mod cli;
+mod joining;
 mod parameters;
 mod system;
 

@@ -1,5 +1,6 @@
 //! A whole system in the lab: brought up from its file, hurt, measured, taken down without a trace.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -10,10 +11,18 @@ fn system_file(folder: &Path) -> std::path::PathBuf {
     let shop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop/mainstay.toml");
     let text = std::fs::read_to_string(shop).unwrap();
     let text = text.replace("name = \"shop\"", &format!("name = \"{NAME}\"")).replace("10.77.", "10.79.");
-    let text = text.replace(":8080", ":18080").replace(":5432", ":15432").replace(":5433", ":15433");
+    let [web, writes, reads] = free_ports().map(|port| format!(":{port}"));
+    let text = text.replace(":8080", &web).replace(":5432", &writes).replace(":5433", &reads);
     let file = folder.join("mainstay.toml");
     std::fs::write(&file, text).unwrap();
     file
+}
+
+/// Three ports of 127.0.0.1 that nobody listens on, below those that the kernel gives to clients.
+fn free_ports() -> [u16; 3] {
+    let begin = 10_000 + u16::try_from(std::process::id() % 9000).unwrap();
+    let mut free = (begin..20_000).filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    std::array::from_fn(|_| free.next().expect("a free port"))
 }
 
 fn mainstay(arguments: &[&str]) -> Output {

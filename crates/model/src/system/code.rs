@@ -55,6 +55,7 @@ codes! {
     InvalidUrl "invalid-url" "A text that is not an address of the kind its key takes.",
     InvalidUser "invalid-user" "A text that cannot be an operating system user here.",
     InvalidIdentifier "invalid-identifier" "A text that cannot be the name of a PostgreSQL database or role here.",
+    ReservedName "reserved-name" "The name of a database that PostgreSQL makes itself in every cluster.",
     InvalidPath "invalid-path" "A path of the wrong form.",
     InvalidEnvironment "invalid-environment" "A name that cannot be an environment variable.",
     EmptyCommand "empty-command" "A command without a program.",

@@ -38,7 +38,7 @@ pub use problem::{Code, Hint, Invalid, Label, Problem};
 pub use route::{Listen, Role, Route, RouteTarget};
 pub use schema::schema;
 pub use service::{Health, Placement, PortRange, Probe, Service};
-pub use validate::{needs_restart, owned_parameter};
+pub use validate::{acknowledges_early, needs_restart, owned_parameter};
 
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName, SystemName};
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::token::JoinToken;
-use super::wire::{Application, MAX_JOIN_FRAME, Verdict};
+use super::wire::{Application, MAX_JOIN_ANSWER, MAX_JOIN_FRAME, Verdict};
 use crate::certificate::{Fingerprint, NodeCertificate};
 use crate::frame::{self, FrameError};
 use crate::identity::{self, Credentials, Identity, IdentityError};
@@ -100,15 +100,38 @@ pub enum JoinError {
     Crypto(String),
 }
 
-/// Joins the system of `token` as `node` through any running node at `address`, within `deadline`; stores the identity
-/// in `dir`. May be repeated with the same token while its answer was not received.
+/// A system that has let this node in; nothing is stored yet but the key (see [`Joined::keep`]).
+#[derive(Debug)]
+pub struct Joined {
+    /// Who this node is now.
+    pub identity: Identity,
+    /// What the desk told of the system (see [`super::Admission::system`]).
+    pub system: String,
+    credentials: Credentials,
+    dir: PathBuf,
+}
+
+impl Joined {
+    /// Stores the identity: with this the node has joined. Whatever else it needs is stored before.
+    pub fn keep(self) -> Result<Identity, JoinError> {
+        self.credentials.write(&self.dir)?;
+        for leftover in [PENDING_KEY, PENDING_REQUEST] {
+            // A leftover does no harm: the next join replaces it.
+            let _ = std::fs::remove_file(self.dir.join(leftover));
+        }
+        Ok(self.identity)
+    }
+}
+
+/// Joins the system of `token` as `node` through the node at `address`, within `deadline`; the identity is to be kept in
+/// `dir`. May be repeated with the same token until [`Joined::keep`].
 pub async fn join(
     address: SocketAddr,
     token: &JoinToken,
     node: &NodeName,
     dir: &Path,
     deadline: Duration,
-) -> Result<Identity, JoinError> {
+) -> Result<Joined, JoinError> {
     if token.expires_at <= SystemTime::now() {
         return Err(JoinError::Expired);
     }
@@ -116,9 +139,11 @@ pub async fn join(
     let application = Application { secret: token.secret.text(), node: node.to_string(), csr_pem };
     let exchanged = tokio::time::timeout(deadline, exchange(address, token, &application)).await;
     let verdict = exchanged.map_err(|_| JoinError::TimedOut { address, waited: deadline })??;
-    let (certificate_pem, authority_pem) = match verdict {
+    let (certificate_pem, authority_pem, system) = match verdict {
         Verdict::Refused { reason } => return Err(JoinError::Refused { address, reason }),
-        Verdict::Admitted { certificate_pem, authority_pem } => (certificate_pem, authority_pem),
+        Verdict::Admitted { certificate_pem, authority_pem, system } => {
+            (certificate_pem, authority_pem, system)
+        }
     };
     let credentials = Credentials { authority_pem, certificate_pem, key_pem: key.serialize_pem() };
     let wrong = |reason: String| JoinError::WrongAnswer { address, reason };
@@ -130,12 +155,7 @@ pub async fn join(
     if identity.node() != *node {
         return Err(wrong(format!("it is for node `{}`", identity.node())));
     }
-    credentials.write(dir)?;
-    for leftover in [PENDING_KEY, PENDING_REQUEST] {
-        // A leftover does no harm: the next join replaces it.
-        let _ = std::fs::remove_file(dir.join(leftover));
-    }
-    Ok(identity)
+    Ok(Joined { identity, system, credentials, dir: dir.to_owned() })
 }
 
 /// The key and request of an earlier attempt in `dir`, or new ones, stored there.
@@ -176,7 +196,8 @@ async fn exchange(
         Some(fault) => JoinError::OtherSystem { address, fault },
         None => handshake(error.to_string()),
     })?;
-    let (mut sender, mut receiver) = frame::split(TlsStream::from(stream), MAX_JOIN_FRAME);
+    let (mut sender, mut receiver) =
+        frame::split_uneven(TlsStream::from(stream), MAX_JOIN_FRAME, MAX_JOIN_ANSWER);
     let broken = |error: FrameError| JoinError::Broken { address, reason: error.to_string() };
     // A server that refuses at once may close before it has read everything; its answer counts more than our error.
     let sent = sender.send_json(application).await;

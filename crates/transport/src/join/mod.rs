@@ -17,10 +17,10 @@ use model::NodeName;
 
 pub(crate) use attempts::FailedAttempts;
 pub use book::{JoinRefusal, TokenBook};
-pub use client::{JoinError, join};
+pub use client::{JoinError, Joined, join};
 pub(crate) use server::serve;
 pub use token::{JoinSecret, JoinToken, TokenError};
-pub use wire::MAX_JOIN_FRAME;
+pub use wire::{MAX_JOIN_ANSWER, MAX_JOIN_FRAME};
 
 /// A stranger's request to become a node, parsed and with a valid name, but not yet proved to hold a good token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct JoinRequest {
 pub struct Admission {
     /// The node's certificate.
     pub certificate_pem: String,
+    /// What the node needs to know of the system; carried as it is.
+    pub system: String,
 }
 
 /// Decides who may join: redeems the token and signs the certificate.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsStream, server};
 
-use super::wire::{Application, MAX_JOIN_FRAME, Verdict};
+use super::wire::{Application, MAX_JOIN_ANSWER, MAX_JOIN_FRAME, Verdict};
 use super::{Admission, JoinDesk, JoinRequest};
 use crate::frame::{self, FrameError, FrameReceiver, FrameSender};
 use crate::listener::Shared;
@@ -20,11 +20,13 @@ const DESK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Serves one stranger; whatever goes wrong ends only this connection.
 pub(crate) async fn serve(stream: server::TlsStream<TcpStream>, from: SocketAddr, shared: &Arc<Shared>) {
-    let (mut sender, mut receiver) = frame::split(TlsStream::from(stream), MAX_JOIN_FRAME);
+    let (mut sender, mut receiver) =
+        frame::split_uneven(TlsStream::from(stream), MAX_JOIN_ANSWER, MAX_JOIN_FRAME);
     let verdict = match decide(&mut receiver, from, shared).await {
         Ok(admission) => Verdict::Admitted {
             certificate_pem: admission.certificate_pem,
             authority_pem: shared.identity.authority_pem(),
+            system: admission.system,
         },
         Err(reason) => {
             tracing::warn!(%from, %reason, "refused a request to join");

@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{JoinRequest, JoinSecret};
 
-/// The longest frame either side may send, in bytes.
+/// The longest request that is read from a stranger, in bytes.
 pub const MAX_JOIN_FRAME: usize = 16 * 1024;
+
+/// The longest answer, in bytes: it carries the system file, and comes from a server that has proved itself.
+pub const MAX_JOIN_ANSWER: usize = 8 << 20;
 
 /// The request of the new node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,7 +25,7 @@ pub(super) struct Application {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Verdict {
-    Admitted { certificate_pem: String, authority_pem: String },
+    Admitted { certificate_pem: String, authority_pem: String, system: String },
     Refused { reason: String },
 }
 

@@ -36,7 +36,8 @@ impl Door {
                     .redeem(request, SystemTime::now())
                     .map_err(|refusal| refusal.to_string())?;
                 let signed = world.authority.sign_csr(&request.csr_pem, &request.node, &[request.from.ip()]);
-                Ok(Admission { certificate_pem: signed.map_err(|error| error.to_string())? })
+                let certificate_pem = signed.map_err(|error| error.to_string())?;
+                Ok(Admission { certificate_pem, system: "the system file".repeat(100_000) })
             }
         };
         listener.offer_join(Arc::new(desk));
@@ -50,7 +51,9 @@ impl Door {
 
     async fn join(&self, token: &JoinToken, node: &str, dir: &str) -> Result<Identity, JoinError> {
         let dir = self.world.dir.path().join(dir);
-        join(self.listener.local_addr(), token, &NodeName::from(node), &dir, DEADLINE).await
+        let joined = join(self.listener.local_addr(), token, &NodeName::from(node), &dir, DEADLINE).await?;
+        assert_eq!(joined.system.len(), 1_500_000);
+        joined.keep()
     }
 
     async fn refusal(&self, token: &JoinToken, node: &str, dir: &str) -> String {
@@ -140,7 +143,7 @@ async fn a_desk_that_answers_with_a_foreign_certificate_is_not_believed() {
     let listener = world.listener("e1");
     let certificate_pem = world.credentials("w1").certificate_pem;
     listener.offer_join(Arc::new(move |_: &JoinRequest| -> Result<Admission, String> {
-        Ok(Admission { certificate_pem: certificate_pem.clone() })
+        Ok(Admission { certificate_pem: certificate_pem.clone(), system: String::new() })
     }));
     let authority = world.authority.fingerprint();
     let token = TokenBook::default().issue(authority, None, HOUR, SystemTime::now()).unwrap();
@@ -173,7 +176,8 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_token() {
     // A deadline so short that it ends somewhere on the way, at growing distances.
     for micros in (0..20_000).step_by(500) {
         let early = join(address, &token, &"w1".into(), &dir, Duration::from_micros(micros)).await;
-        if early.is_ok() {
+        if let Ok(joined) = early {
+            joined.keep().unwrap();
             break;
         }
     }

@@ -104,6 +104,7 @@ impl Member {
             volume::remove_all(&log)
         })
         .await?;
+        self.make_slot_at(source, stall).await?;
         self.copy(source, stall, &progress).await?;
         let control = self.verify(&self.paths().cloning()).await?;
         let paths = self.paths().clone();
@@ -136,6 +137,20 @@ impl Member {
                 .map_err(FileError::Io)?;
         }
         Ok(())
+    }
+
+    /// Makes this member's replication slot on the source, where that has not done it yet by itself.
+    async fn make_slot_at(&self, source: &Source, deadline: Duration) -> Result<(), CloneError> {
+        let conninfo = source.tool_conninfo(self, REPLICATION_ROLE, "mainstay slot") + " replication=true";
+        let slot = slot_name(self.node());
+        let make = format!("CREATE_REPLICATION_SLOT {slot} PHYSICAL RESERVE_WAL");
+        let tool = self.tool("psql", ["-X", "-q", "-w", "-d", &conninfo, "-c", &make], deadline);
+        let failed = |said: String| CloneError::Copy { node: source.node.clone(), said };
+        let output = run_tool(tool).await.map_err(|error| failed(error.to_string()))?;
+        match output.is_success() || output.stderr.contains("already exists") {
+            true => Ok(()),
+            false => Err(failed(output.stderr.trim().to_owned())),
+        }
     }
 
     async fn copy(

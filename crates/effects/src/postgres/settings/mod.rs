@@ -31,6 +31,8 @@ pub struct Settings {
     pub clients: Vec<String>,
     /// The user's parameters. See [`Settings::refused`].
     pub parameters: BTreeMap<String, String>,
+    /// Whether the durability is `async`: then commits need not wait for a standby, nor for the disk, if the user wants.
+    pub asynchronous: bool,
     /// Certificates for connections between members and from clients. `None` sends everything between the nodes in
     /// clear text (passwords never: they are checked by SCRAM).
     pub tls: Option<Tls>,
@@ -150,7 +152,7 @@ impl Settings {
     /// The user's parameters that cannot be accepted; empty when all can.
     pub fn refused(&self) -> Vec<RefusedParameter> {
         let refuse = |(name, value): (&String, &String)| {
-            refusal(name, value).map(|because| RefusedParameter { name: name.clone(), because })
+            self.refusal(name, value).map(|because| RefusedParameter { name: name.clone(), because })
         };
         self.parameters.iter().filter_map(refuse).collect()
     }
@@ -158,7 +160,7 @@ impl Settings {
     /// All parameters in force on a member, except those of [`Dynamic`]. Refused ones are left out.
     pub fn effective(&self, member: &Member) -> BTreeMap<String, String> {
         let mut all = owned_pairs(DEFAULTS);
-        let accepted = self.parameters.iter().filter(|(name, value)| refusal(name, value).is_none());
+        let accepted = self.parameters.iter().filter(|(name, value)| self.refusal(name, value).is_none());
         all.extend(accepted.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())));
         all.extend(owned_pairs(FIXED));
         all.extend(self.places(member));
@@ -166,6 +168,13 @@ impl Settings {
             all.insert("synchronous_commit".into(), "on".into());
         }
         all
+    }
+
+    fn refusal(&self, name: &str, value: &str) -> Option<&'static str> {
+        let weak = name.eq_ignore_ascii_case("synchronous_commit")
+            && !self.asynchronous
+            && model::system::acknowledges_early(value);
+        if weak { Some(PROMISES) } else { refusal(name, value) }
     }
 
     fn places(&self, member: &Member) -> Vec<(String, String)> {
@@ -220,13 +229,7 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
     if FIXED.iter().any(|(fixed, _)| *fixed == name) {
         return Some(PROMISES);
     }
-    let allowed: &[&str] = match name.as_str() {
-        "wal_level" => &["replica", "logical"],
-        // Weaker ones acknowledge what no standby has flushed.
-        "synchronous_commit" => &["on", "remote_apply"],
-        _ => return None,
-    };
-    (!allowed.contains(&value)).then_some(PROMISES)
+    (name == "wal_level" && !["replica", "logical"].contains(&value)).then_some(PROMISES)
 }
 
 fn owned_pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -290,6 +293,19 @@ mod tests {
             [("wal_level", "logical"), ("work_mem", "8MB"), ("auto_explain.log_nested_statements", "on")]
         {
             assert_eq!(with(name, value).refused(), [], "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_nobody_is_for_async_durability_only() {
+        for value in ["off", "local", "remote_write", "false"] {
+            let zero_loss = with("synchronous_commit", value);
+            assert_eq!(zero_loss.refused().len(), 1, "{value}");
+            let lossy = Settings { asynchronous: true, ..zero_loss };
+            assert_eq!(lossy.refused(), [], "{value}");
+        }
+        for value in ["on", "TRUE", "remote_apply"] {
+            assert_eq!(with("synchronous_commit", value).refused(), [], "{value}");
         }
     }
 }

@@ -35,6 +35,18 @@ async fn a_forced_clone_replaces_the_old_data_and_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_is_copied_although_the_primary_has_made_no_slot_for_it_yet() {
+    let (cluster, primary) = Cluster::founded(&["e1", "e2"]).await;
+    let member = &cluster.members[1];
+    member.keep_secrets(&cluster.secrets).await.unwrap();
+    member.write_settings(&cluster.settings).await.unwrap();
+    assert_eq!(observe(&primary).await.slots.len(), 0);
+    member.clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap();
+    let slots = observe(&primary).await.slots;
+    assert_eq!(slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["mainstay_e2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_that_fails_or_is_killed_leaves_the_old_data_usable() {
     let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
     make_table(&cluster.client(0).await.unwrap()).await;
@@ -43,7 +55,7 @@ async fn a_clone_that_fails_or_is_killed_leaves_the_old_data_usable() {
     nowhere.port = 1;
     let error = cluster.members[1].clone_from(&nowhere, SOON, |_| ()).await.unwrap_err();
     assert!(matches!(&error, CloneError::Copy { said, .. } if said.contains("refused")), "{error}");
-    // As a killed agent would leave it: the copying tool lives on and a half copy lies there.
+    // A copy that is given up ends its tool at once, and leaves a half copy.
     let stopped = cluster.members[1].clone();
     let copying = tokio::spawn({
         let source = cluster.source(0);
@@ -63,6 +75,11 @@ async fn a_clone_that_fails_or_is_killed_leaves_the_old_data_usable() {
     };
     copying.abort();
     assert!(copying.await.is_err());
+    let begin = std::time::Instant::now();
+    while effects::process::facts_of(tool.pid).is_some_and(|facts| facts.id == tool && !facts.is_dead()) {
+        assert!(begin.elapsed() < Duration::from_secs(2), "the tool of a copy that was given up lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     servers[1] = cluster.start_standby(1).await;
     servers[1].follow(&cluster.source(0)).await.unwrap();
     wait_until_streaming(&servers[0], cluster.members[1].node()).await;

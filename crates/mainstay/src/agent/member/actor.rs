@@ -55,7 +55,8 @@ pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::Unbo
         actor.ground.turn_epoch();
         let outcome = tokio::select! {
             biased;
-            // A new order while one is under way is a fence: it takes its place.
+            // A new order while one is under way is a fence, or the first step of a new term: it takes its place. What is
+            // dropped ends the tools that it runs.
             urgent = orders.recv() => {
                 next = urgent;
                 continue;

@@ -1,6 +1,9 @@
 //! What a member writes down before it acts on it: promises, the term it led. On the agent's volume, never the database's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use decide::agent::Durable;
@@ -40,16 +43,50 @@ fn load(shared: &Shared, database: &DatabaseName) -> Result<Durable, String> {
     })
 }
 
+/// The number of the newest write of each file. A write whose caller gave up may still run on its thread: it must not
+/// come after a newer one.
+static NEWEST: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
+
+/// Counts writes in the order in which they were asked for.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces the file, unless something newer is already there.
+fn write_in_order(path: PathBuf, bytes: &[u8], number: u64) -> std::io::Result<()> {
+    let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if newest.get(&path).is_some_and(|newest| *newest > number) {
+        return Ok(());
+    }
+    effects::files::write_atomic(&path, bytes, 0o600)?;
+    newest.insert(path, number);
+    Ok(())
+}
+
 /// Makes it durable; returns only then.
 pub(super) async fn keep(shared: &Shared, database: &DatabaseName, durable: &Durable) -> Result<(), String> {
     let path = path(shared, database);
     let bytes = serde_json::to_vec_pretty(durable).map_err(|error| error.to_string())?;
     let shown = path.display().to_string();
-    let written =
-        tokio::task::spawn_blocking(move || effects::files::write_atomic(&path, &bytes, 0o600)).await;
+    let number = WRITES.fetch_add(1, Ordering::SeqCst);
+    let written = tokio::task::spawn_blocking(move || write_in_order(path, &bytes, number)).await;
     match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("the promise cannot be written to {shown}: {error}")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_write_never_replaces_a_newer_promise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orders.json");
+        write_in_order(path.clone(), b"promised 7", 2).unwrap();
+        write_in_order(path.clone(), b"promised 6", 1).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"promised 7");
+        write_in_order(path.clone(), b"promised 8", 3).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"promised 8");
     }
 }

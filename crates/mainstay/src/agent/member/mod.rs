@@ -19,7 +19,7 @@ use decide::member::Action;
 use effects::postgres::{self, Installation, MemberConfig, Postmaster, Secrets, Settings, Source};
 use effects::process::Registry;
 use model::status::Server;
-use model::system::{Database, System};
+use model::system::{Database, Durability, System};
 use model::{DatabaseName, NodeName, RouteName};
 use tokio::sync::{mpsc, watch};
 
@@ -205,7 +205,14 @@ impl Ground {
             .get(&self.shared.me)
             .map(|node| node.lines.values().copied().collect())
             .unwrap_or_default();
-        Settings { listen, clients: vec![], parameters: self.config.borrow().parameters.clone(), tls: None }
+        let config = self.config.borrow();
+        Settings {
+            listen,
+            clients: vec![],
+            parameters: config.parameters.clone(),
+            asynchronous: matches!(config.durability, Durability::Async { .. }),
+            tls: None,
+        }
     }
 
     /// Another member as something to stream, clone or rewind from; the line that both prefer comes first.

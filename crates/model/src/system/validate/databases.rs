@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::problem::Code;
+use super::super::problem::{Code, Problem};
 use super::super::read::tables::DatabaseTable;
 use super::super::read::{At, DurabilityWord, EngineWord, Field, Named, quoted};
 use super::super::{Database, Durability, Engine, System};
@@ -50,6 +50,9 @@ impl Check<'_, '_> {
         self.check_name("database", &entry.name, &entry.span);
         let table = entry.body.as_ref().unwrap_or(default);
         let name = entry.name.as_str();
+        if is_postgres_own(name) {
+            self.reserved(&entry.span, name).paste("name it otherwise, for example", "[databases.app]");
+        }
         let members = self.members(entry, table, system);
         let draft = Draft { name, span: entry.span.clone(), table, members };
         let (durability, sync) = self.durability(&draft, system);
@@ -325,6 +328,11 @@ impl Check<'_, '_> {
         Some(PathBuf::from(&at.value))
     }
 
+    fn reserved(&mut self, span: &Range<usize>, name: &str) -> &mut Problem {
+        self.error(Code::ReservedName, span, format!("a database cannot be called `{name}`"))
+            .why("PostgreSQL makes a database of that name itself, in every cluster")
+    }
+
     /// The PostgreSQL name `field` gives, or the section's own.
     fn identifier(
         &mut self,
@@ -334,15 +342,16 @@ impl Check<'_, '_> {
         key: &str,
     ) -> String {
         let (name, span) = field.given().map_or((default, &entry.span), |at| (at.value.as_str(), &at.span));
-        let reserved = match key {
-            "dbname" => ["postgres", "template0", "template1"].contains(&name),
-            _ => {
-                name == "postgres"
-                    || name == "public"
-                    || name.starts_with("pg_")
-                    || name.starts_with("mainstay")
-            }
-        };
+        if field.given().is_none() && is_postgres_own(name) {
+            return name.to_owned(); // The section's name was reported.
+        }
+        if key == "dbname" && is_postgres_own(name) {
+            self.reserved(span, name).paste("write for example", "dbname = \"app\"");
+            return name.to_owned();
+        }
+        let role =
+            ["postgres", "public"].contains(&name) || ["pg_", "mainstay"].iter().any(|p| name.starts_with(p));
+        let reserved = key != "dbname" && role;
         let why = if reserved {
             "it is reserved: PostgreSQL or Mainstay uses it for itself"
         } else if is_identifier(name) || field.given().is_none() {
@@ -359,6 +368,11 @@ impl Check<'_, '_> {
         .paste("write for example", format!("{key} = \"app\""));
         name.to_owned()
     }
+}
+
+/// Databases that every PostgreSQL cluster has.
+fn is_postgres_own(name: &str) -> bool {
+    ["postgres", "template0", "template1"].contains(&name)
 }
 
 fn is_identifier(name: &str) -> bool {

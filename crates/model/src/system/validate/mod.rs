@@ -22,7 +22,7 @@ use super::read::{At, Field, FileTable, Number, Section};
 use super::{Objectives, System};
 use crate::SystemName;
 
-pub use parameters::{needs_restart, owned_parameter};
+pub use parameters::{acknowledges_early, needs_restart, owned_parameter};
 
 /// More nodes than this do not make one system.
 const MAX_NODES: usize = 256;

@@ -200,9 +200,13 @@ impl Check<'_, '_> {
     }
 }
 
+/// Whether `synchronous_commit = value` lets a commit be acknowledged before a standby has flushed it.
+pub fn acknowledges_early(value: &str) -> bool {
+    !is_on(value) && !value.trim().eq_ignore_ascii_case("remote_apply")
+}
+
 /// Why `name = value` cannot keep what the durability promises.
 fn unsafe_value(name: &str, value: &str, durability: Durability) -> Option<&'static str> {
-    let weak = !is_on(value) && !value.eq_ignore_ascii_case("remote_apply");
     let few = value.parse::<u32>().is_ok_and(|count| count < FEWEST_SENDERS);
     match name {
         "fsync" if !is_on(value) => Some("a power loss would destroy the copy"),
@@ -212,7 +216,7 @@ fn unsafe_value(name: &str, value: &str, durability: Durability) -> Option<&'sta
         "data_sync_retry" if is_on(value) => {
             Some("after a failed flush the data may be gone although the next flush succeeds")
         }
-        "synchronous_commit" if weak && durability == Durability::ZeroLoss => Some(
+        "synchronous_commit" if acknowledges_early(value) && durability == Durability::ZeroLoss => Some(
             "a write would be acknowledged before a standby has flushed it, and a failover could lose it",
         ),
         "wal_level" if !matches!(value, "replica" | "logical") => Some("standbys need at least `replica`"),

@@ -69,7 +69,7 @@ fn durability(view: &View, name: &DatabaseName, record: &Leadership) -> String {
     let changing = if record.previous_sync.is_empty() { "" } else { " (the set is being changed)" };
     match (view.confirmations(name), members.as_slice()) {
         (0, _) => "a write is acknowledged before any standby has it".to_owned(),
-        (k, []) => format!("a write is acknowledged once {k} of no standbys has it{changing}"),
+        (_, []) => format!("no write is acknowledged: no standby is in the sync set yet{changing}"),
         (_, [one]) => format!("a write is acknowledged once {one} has it{changing}"),
         (k, all) if k == all.len() => {
             format!("a write is acknowledged once {} have it{changing}", listed(all))

@@ -1,0 +1,171 @@
+//! What one node's mind commands, input by input.
+
+use model::leadership::Term;
+use model::postgres::{Lsn, Timeline};
+use model::routes::{InstanceEndpoint, InstanceRouteState};
+use model::status::{MemberStatus, NodeStatus, PeerMessage, Server, Tenure};
+use model::system::{System, parse};
+use model::{DatabaseName, NodeName};
+
+use super::*;
+use crate::member::Action;
+use crate::testkit::{at, led, primary, revoking};
+
+fn system() -> System {
+    let text = "[system]\nname = \"shop\"\n[nodes.a]\naddress = \"10.0.0.1\"\n[nodes.b]\naddress = \"10.0.0.2\"\n\
+                [nodes.c]\naddress = \"10.0.0.3\"\n[databases.orders]\nmembers = [\"a\", \"b\", \"c\"]\n\
+                [services.web]\ncommand = [\"./web\"]\ninstances = 3\n[routes.public]\nlisten = \":8080\"\nservice = \"web\"\n";
+    parse("test.toml", text.as_bytes()).expect("the file of the test is valid").system
+}
+
+fn orders() -> DatabaseName {
+    "orders".into()
+}
+
+fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> NodeStatus {
+    NodeStatus {
+        node: node.into(),
+        incarnation,
+        version: 1,
+        members: [(orders(), member)].into(),
+        instances: Some(vec![]),
+        silent: BTreeMap::new(),
+        missing: vec![],
+        routes_applied: 0,
+        drained: BTreeMap::new(),
+        generation: 0,
+    }
+}
+
+fn said(node: &str, status: NodeStatus) -> Input {
+    Input::Message { from: node.into(), message: PeerMessage::Status(Box::new(status)) }
+}
+
+fn record(revision: u64, value: Leadership) -> Input {
+    Input::Record { database: orders(), stored: Stored { revision, value } }
+}
+
+fn actions(commands: Vec<Command>) -> Vec<Action> {
+    let of = |command| if let Command::Member { action, .. } = command { Some(action) } else { None };
+    commands.into_iter().filter_map(of).collect()
+}
+
+/// Node b, whose member is empty, while a leads term 1.
+fn copying() -> Agent {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let observed =
+        Input::Observed { database: orders(), server: Server::Empty, system_identifier: None, trouble: None };
+    let durable = Durable { promised: Term(1), ..Durable::default() };
+    for input in [
+        Input::StoreLoaded,
+        Input::Recovered { database: orders(), durable },
+        observed,
+        record(1, led(1, "a", &["c"])),
+    ] {
+        assert_eq!(actions(agent.handle(input, at(0))), []);
+    }
+    let begun = actions(agent.handle(said("a", status_of("a", 1, primary(1, 100, &[], 1))), at(0)));
+    assert_eq!(begun, [Action::Clone { primary: "a".into(), term: Term(1) }]);
+    agent
+}
+
+#[test]
+fn a_copy_of_a_primary_whose_term_is_over_makes_way_for_the_new_term() {
+    let mut agent = copying();
+    assert_eq!(actions(agent.handle(Input::Tick, at(10))), []);
+    assert_eq!(
+        actions(agent.handle(record(2, revoking(2, "a", &["c"])), at(20))),
+        [Action::Promise(Term(2))]
+    );
+    // The copy ended in the moment in which it was superseded: the promise is still under way.
+    let late = Input::Done { database: orders(), outcome: Outcome::Rejoined(Term(1)), server: None };
+    assert_eq!(actions(agent.handle(late, at(21))), []);
+    let promised = Input::Done { database: orders(), outcome: Outcome::Promised(Term(2)), server: None };
+    assert_eq!(actions(agent.handle(promised, at(25))), []);
+    assert_eq!(actions(agent.handle(record(3, led(2, "c", &[])), at(30))), []);
+    let new = MemberStatus {
+        tenure: Some(Tenure {
+            term: Term(2),
+            timeline: Timeline(2),
+            begins: Lsn(100),
+            system_identifier: Some(1),
+            sync_applied: None,
+        }),
+        ..primary(2, 100, &[], 1)
+    };
+    let begun = actions(agent.handle(said("c", status_of("c", 1, new)), at(40)));
+    assert_eq!(begun, [Action::Clone { primary: "c".into(), term: Term(2) }]);
+}
+
+#[test]
+fn a_copy_goes_on_while_its_term_lasts() {
+    let mut agent = copying();
+    assert_eq!(actions(agent.handle(record(2, led(1, "a", &["c", "b"])), at(20))), []);
+}
+
+#[test]
+fn what_failed_is_no_trouble_any_more_once_nothing_is_left_to_do() {
+    let mut agent = copying();
+    let failed = Outcome::Failed {
+        action: Action::Clone { primary: "a".into(), term: Term(1) },
+        because: "replication slot does not exist".to_owned(),
+    };
+    agent.handle(Input::Done { database: orders(), outcome: failed, server: None }, at(10));
+    let trouble =
+        |agent: &Agent| agent.overview().members[&orders()][&NodeName::from("b")].status.trouble.clone();
+    assert_eq!(trouble(&agent).as_deref(), Some("replication slot does not exist"));
+    // The primary is gone: there is nobody to copy, so the failure says nothing any more.
+    agent.handle(record(2, revoking(2, "a", &["c"])), at(20));
+    agent.handle(
+        Input::Done { database: orders(), outcome: Outcome::Promised(Term(2)), server: None },
+        at(30),
+    );
+    assert_eq!(trouble(&agent), None);
+}
+
+fn instance(node: &str) -> InstanceEndpoint {
+    InstanceEndpoint {
+        id: format!("web-1@{node}"),
+        node: node.into(),
+        site: "default".into(),
+        address: ([10, 0, 0, 1], 9000).into(),
+        state: InstanceRouteState::Ready,
+    }
+}
+
+#[test]
+fn an_agent_that_restarts_takes_no_instance_out_of_the_routes() {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let mut status = status_of("a", 1, MemberStatus::unknown());
+    status.instances = Some(vec![instance("a")]);
+    agent.handle(said("a", status.clone()), at(0));
+    let known = |agent: &Agent| agent.overview().nodes[&NodeName::from("a")].instances.len();
+    assert_eq!(known(&agent), 1);
+    let restarted = NodeStatus { incarnation: 2, instances: None, ..status };
+    agent.handle(said("a", restarted.clone()), at(10));
+    assert_eq!(known(&agent), 1, "it does not know yet what runs");
+    let told = NodeStatus { version: 2, instances: Some(vec![]), ..restarted };
+    agent.handle(said("a", told), at(20));
+    assert_eq!(known(&agent), 0);
+}
+
+#[test]
+fn a_restarted_agent_leaves_its_proxy_alone_until_it_sees_what_runs() {
+    let routes =
+        |commands: Vec<Command>| commands.iter().any(|command| matches!(command, Command::Routes(_)));
+    let begin = || {
+        let mut agent = Agent::new("b".into(), system(), 0, 1);
+        assert!(!routes(agent.handle(record(1, led(1, "a", &["c"])), at(0))));
+        assert!(!routes(agent.handle(Input::StoreLoaded, at(0))));
+        agent
+    };
+    let mut agent = begin();
+    for node in ["a", "c"] {
+        assert!(!routes(agent.handle(said(node, status_of(node, 1, MemberStatus::unknown())), at(10))));
+    }
+    assert!(routes(agent.handle(Input::Instances(vec![instance("b")]), at(20))));
+    // It does not wait for ever for a node that is gone.
+    let mut agent = begin();
+    assert!(!routes(agent.handle(Input::Instances(vec![instance("b")]), at(1400))));
+    assert!(routes(agent.handle(Input::Tick, at(1500))));
+}
