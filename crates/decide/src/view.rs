@@ -118,21 +118,29 @@ pub struct Decision<A> {
     pub because: String,
     /// When time alone may change the decision.
     pub wake_at: Option<Moment>,
+    /// Whether nothing is wrong and nothing has to be done: such a sentence explains, but is no event.
+    pub is_routine: bool,
 }
 
 impl<A> Decision<A> {
     /// Do `action`.
     pub fn act(action: A, because: impl Into<String>) -> Self {
-        Self { action: Some(action), because: because.into(), wake_at: None }
+        Self { action: Some(action), because: because.into(), wake_at: None, is_routine: false }
     }
 
     /// Do nothing.
     pub fn wait(because: impl Into<String>) -> Self {
-        Self { action: None, because: because.into(), wake_at: None }
+        Self { action: None, because: because.into(), wake_at: None, is_routine: false }
     }
 
     /// Do nothing, and look again at `moment`.
     pub fn wait_until(moment: Moment, because: impl Into<String>) -> Self {
-        Self { action: None, because: because.into(), wake_at: Some(moment) }
+        Self { action: None, because: because.into(), wake_at: Some(moment), is_routine: false }
+    }
+
+    /// The same, as a part of normal work.
+    #[must_use]
+    pub fn routine(self) -> Self {
+        Self { is_routine: true, ..self }
     }
 }

@@ -55,7 +55,8 @@ impl Agent {
                     value: Value::Leadership(database.clone(), Box::new(next)),
                 });
             }
-            None if is_new => self.said.waits(&subject, &self.me, &decision.because),
+            // A healthy leadership is no news; `mainstay why` still tells the sentence.
+            None if is_new && !decision.is_routine => self.said.waits(&subject, &self.me, &decision.because),
             None => {}
         }
     }

@@ -32,20 +32,20 @@ pub(super) fn maintain(
 ) -> Decision<Leadership> {
     let Some((view, tenure)) = question.members.get(primary).and_then(|v| Some((v, v.tenure(record.term)?)))
     else {
-        return Decision::wait(format!("{primary} is being promoted"));
+        return Decision::wait(format!("{primary} is being promoted")).routine();
     };
     if let Some(next) = with_lineage(record, tenure) {
         return Decision::act(next, format!("{primary} writes timeline {}", tenure.timeline));
     }
     let Some(facts) = view.primary() else {
-        return Decision::wait(format!("{primary} has not said yet who streams from it"));
+        return Decision::wait(format!("{primary} has not said yet who streams from it")).routine();
     };
     let desired = desired(question, record, primary, facts, memory);
     if !record.previous_sync.is_empty() {
         return finish_change(question, record, tenure, facts, desired, memory);
     }
     if desired == record.sync {
-        return Decision::wait(format!("{primary} leads; {}", confirmed(&record.sync)));
+        return Decision::wait(format!("{primary} leads; {}", confirmed(&record.sync))).routine();
     }
     let because = reason(question, record, facts, &desired);
     Decision::act(change(record, desired, &because), because)
@@ -86,6 +86,7 @@ fn finish_change(
         return Decision::act(change(record, desired, &because), because);
     }
     Decision::wait_until(patience_ends, format!("waiting for proof that {}", confirmed(&record.sync)))
+        .routine()
 }
 
 fn change(record: &Leadership, desired: SyncSet, because: &str) -> Leadership {

@@ -56,6 +56,7 @@ fn a_healthy_database_is_left_alone() {
     let decision = ask(&record, &members, 1000);
     assert_eq!(decision.action, None);
     assert_eq!(decision.because, "a leads; commits are confirmed by b or c");
+    assert!(decision.is_routine);
 }
 
 #[test]

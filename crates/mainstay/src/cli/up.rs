@@ -242,8 +242,9 @@ fn unproved(overview: &Overview, name: &DatabaseName) -> Option<String> {
     if record.sync.members.len() < k {
         return Some(format!("database {name}: no standby confirms commits yet"));
     }
-    (!proved || !record.previous_sync.is_empty())
-        .then(|| format!("database {name}: it is not proved yet that {} confirms commits", record.sync))
+    (!proved || !record.previous_sync.is_empty()).then(|| {
+        format!("database {name}: it is not proved yet that commits are confirmed by {}", record.sync)
+    })
 }
 
 /// A route to a primary that still holds new connections back.
