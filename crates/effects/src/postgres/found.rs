@@ -14,6 +14,22 @@ use crate::process::{ToolError, ToolOutput, run_tool};
 /// Unicode character classes. `C` where the system lacks it.
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
+/// What of a database server belongs to the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// The role that owns the database and logs in with [`Secrets::owner`].
+    pub role: String,
+    /// The database.
+    pub database: String,
+}
+
+impl Application {
+    /// Role and database of one name.
+    pub fn named(name: &str) -> Self {
+        Self { role: name.to_owned(), database: name.to_owned() }
+    }
+}
+
 /// A founded database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Founded {
@@ -47,13 +63,13 @@ pub enum FoundError {
 
 impl Member {
     /// Makes the data directory: `initdb` with data checksums, UTF-8 and SCRAM; the roles of the product; the
-    /// application's role and database, both named as the database is. Takes a second or two. The directory appears as a
-    /// whole or not at all.
+    /// application's role and database. Takes a second or two. The directory appears as a whole or not at all.
     ///
     /// # Errors
     /// See [`FoundError`].
     pub async fn found(
         &self,
+        application: &Application,
         settings: &Settings,
         secrets: &Secrets,
         deadline: Duration,
@@ -76,7 +92,7 @@ impl Member {
         self.keep_secrets(secrets).await?;
         self.write_settings(settings).await?;
         self.initdb(&founding, left(begin, deadline)).await?;
-        self.make_roles(&founding, secrets, left(begin, deadline)).await?;
+        self.make_roles(&founding, statements(application, secrets), left(begin, deadline)).await?;
         let control = self.control_data_of(&founding, left(begin, deadline)).await?;
         let finish = move || {
             volume::sync_volume(&founding)?;
@@ -135,7 +151,7 @@ impl Member {
     async fn make_roles(
         &self,
         data: &std::path::Path,
-        secrets: &Secrets,
+        statements: Vec<String>,
         deadline: Duration,
     ) -> Result<ToolOutput, ToolError> {
         let data = data.display().to_string();
@@ -157,18 +173,19 @@ impl Member {
             "postgres",
         ];
         let mut tool = self.tool("postgres", arguments, deadline);
-        tool.stdin = statements(self.database().as_str(), secrets).join("\n").into_bytes();
+        tool.stdin = statements.join("\n").into_bytes();
         run_tool(tool).await?.checked()
     }
 }
 
-/// The names are host labels and the passwords hexadecimal (both checked where they are made), so quoting is plain.
-fn statements(database: &str, secrets: &Secrets) -> Vec<String> {
+/// The names are identifiers and the passwords hexadecimal (both checked where they are made), so quoting is plain.
+fn statements(application: &Application, secrets: &Secrets) -> Vec<String> {
+    let Application { role, database } = application;
     let mut statements = vec![
         format!("CREATE ROLE {REPLICATION_ROLE} LOGIN REPLICATION PASSWORD '{}';", secrets.replication),
         format!("CREATE ROLE {REWIND_ROLE} LOGIN PASSWORD '{}';", secrets.rewind),
-        format!("CREATE ROLE \"{database}\" LOGIN PASSWORD '{}';", secrets.owner),
-        format!("CREATE DATABASE \"{database}\" OWNER \"{database}\";"),
+        format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{}';", secrets.owner),
+        format!("CREATE DATABASE \"{database}\" OWNER \"{role}\";"),
         "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;".to_owned(),
         format!("GRANT CONNECT ON DATABASE postgres TO {REWIND_ROLE};"),
     ];

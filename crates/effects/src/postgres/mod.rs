@@ -51,7 +51,7 @@ use crate::process::{OsUser, ToolCommand};
 
 pub use control::{ControlData, ControlError, ControlState};
 pub use divergence::{Divergence, HistoryEntry, HistoryError, TimelineHistory, divergence};
-pub use found::{FoundError, Founded};
+pub use found::{Application, FoundError, Founded};
 pub use installation::{Installation, InstallationError, SUPPORTED};
 pub use maintenance::ReloadError;
 pub use paths::MemberPaths;

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use effects::postgres::{
-    Facts, Installation, Member, MemberConfig, Postmaster, PrimaryToken, Secrets, Settings, Source, StartRole,
+    Application, Facts, Installation, Member, MemberConfig, Postmaster, PrimaryToken, Secrets, Settings,
+    Source, StartRole,
 };
 use effects::process::{Signal, processes_of, signal_process};
 use model::NodeName;
@@ -63,7 +64,7 @@ impl Cluster {
     pub(crate) async fn founded(names: &[&str]) -> (Self, Postmaster) {
         let cluster = Self::of(names).await;
         let first = &cluster.members[0];
-        first.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+        first.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
         let primary = cluster.start_primary(0, SyncSet::default()).await;
         (cluster, primary)
     }

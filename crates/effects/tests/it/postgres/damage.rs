@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use effects::postgres::{Installation, InstallationError, StartError, StartRole};
+use effects::postgres::{Application, Installation, InstallationError, StartError, StartRole};
 
 use super::cluster::{Cluster, SOON};
 
@@ -33,7 +33,7 @@ async fn refused_untouched(cluster: &Cluster) -> StartError {
 async fn a_corrupted_control_file_is_one_clear_error() {
     let cluster = Cluster::of(&["e1"]).await;
     let member = &cluster.members[0];
-    member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    member.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     let control = member.paths().data.join("global/pg_control");
     let mut bytes = std::fs::read(&control).unwrap();
     bytes[100] ^= 0xff;
@@ -49,7 +49,7 @@ async fn a_corrupted_control_file_is_one_clear_error() {
 async fn data_of_another_major_version_is_one_clear_error() {
     let cluster = Cluster::of(&["e1"]).await;
     let member = &cluster.members[0];
-    member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    member.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     std::fs::write(member.paths().data.join("PG_VERSION"), "9\n").unwrap();
     let error = refused_untouched(&cluster).await;
     assert!(matches!(error, StartError::WrongMajor { found: 9, .. }), "{error}");
@@ -61,7 +61,7 @@ async fn data_of_another_major_version_is_one_clear_error() {
 async fn a_member_is_worked_on_by_one_agent_at_a_time() {
     let cluster = Cluster::of(&["e1"]).await;
     let member = &cluster.members[0];
-    member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    member.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     let _held = effects::files::Lock::try_take(&member.paths().lock()).unwrap().expect("free");
     let error = member.start(&StartRole::Standby, &cluster.settings, SOON).await.unwrap_err();
     assert!(matches!(error, StartError::Locked(_)), "{error}");

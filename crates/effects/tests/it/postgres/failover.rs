@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use effects::postgres::{
-    Disconnected, Divergence, Postmaster, PromoteError, ReadyError, StopMode, Stopped, divergence,
+    Application, Disconnected, Divergence, Postmaster, PromoteError, ReadyError, StopMode, Stopped,
+    divergence,
 };
 use model::leadership::Term;
 
@@ -302,7 +303,7 @@ async fn a_fast_stop_ends_with_the_checkpoint_even_when_a_standby_never_confirms
 async fn a_server_that_ends_while_starting_says_why() {
     let mut cluster = Cluster::of(&["e1"]).await;
     let member = cluster.members[0].clone();
-    member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    member.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     cluster.settings.parameters.insert("shared_preload_libraries".into(), "no_such_library".into());
     let server = member.start(&effects::postgres::StartRole::Standby, &cluster.settings, SOON).await.unwrap();
     let error = server.ready(SOON).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use effects::postgres::{FoundError, Member, MemberConfig, StartError, StartRole};
+use effects::postgres::{Application, FoundError, Member, StartError, StartRole};
 use model::leadership::SyncSet;
 
 use super::cluster::{Cluster, SOON, make_table, observe, rows, write};
@@ -66,9 +66,13 @@ async fn existing_data_is_never_founded_again_and_missing_data_never_started() {
     let start =
         async |member: &Member| member.start(&StartRole::Standby, &cluster.settings, SOON).await.unwrap_err();
     assert!(matches!(start(member).await, StartError::NoData(_)));
-    let founded = member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    let founded =
+        member.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     println!("founded in {:?}", founded.took);
-    let again = member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap_err();
+    let again = member
+        .found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON)
+        .await
+        .unwrap_err();
     assert!(matches!(again, FoundError::Exists(_)), "{again}");
     assert_eq!(member.control_data(SOON).await.unwrap().system_identifier, founded.system_identifier);
 }
@@ -76,19 +80,25 @@ async fn existing_data_is_never_founded_again_and_missing_data_never_started() {
 #[tokio::test]
 async fn a_name_that_postgresql_has_already_is_an_error_and_leaves_nothing() {
     let cluster = Cluster::of(&["e1"]).await;
-    let first = &cluster.members[0];
-    let root = cluster.directory.path().join("e1");
-    let config = MemberConfig {
-        node: first.node().clone(),
-        database: "postgres".into(),
-        root: &root,
-        port: first.port(),
-        installation: first.installation().clone(),
-    };
-    let member = Member::open(config).await.unwrap();
-    let error = member.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap_err();
+    let member = &cluster.members[0];
+    let application = Application { role: "orders".to_owned(), database: "postgres".to_owned() };
+    let error = member.found(&application, &cluster.settings, &cluster.secrets, SOON).await.unwrap_err();
     assert!(error.to_string().contains("database \"postgres\" already exists"), "{error}");
     assert!(!member.paths().data.exists());
+}
+
+#[tokio::test]
+async fn the_application_gets_the_role_and_the_database_it_asked_for() {
+    let cluster = Cluster::of(&["e1"]).await;
+    let member = &cluster.members[0];
+    let application = Application { role: "seller".to_owned(), database: "till-1".to_owned() };
+    member.found(&application, &cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    let server = member.start(&StartRole::Standby, &cluster.settings, SOON).await.unwrap();
+    server.ready(SOON).await.unwrap();
+    let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'till-1'";
+    assert_eq!(member.control().text(owner, SOON).await.unwrap(), "seller");
+    let others = "SELECT count(*) FROM pg_database WHERE datname = 'orders'";
+    assert_eq!(member.control().text(others, SOON).await.unwrap(), "0");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use effects::postgres::StartRole;
+use effects::postgres::{Application, StartRole};
 use effects::process::{ProcessId, Signal, facts_of, signal_process};
 use model::leadership::SyncSet;
 
@@ -15,7 +15,10 @@ async fn a_stale_pid_file_that_names_a_living_stranger_is_seen_through() {
     let text = std::fs::read_to_string(&pid_file).unwrap();
     kill(&primary).await;
     // After a reboot the pid belongs to another server of the same user: PostgreSQL itself would refuse to start.
-    cluster.members[1].found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    cluster.members[1]
+        .found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON)
+        .await
+        .unwrap();
     let stranger = cluster.start_primary(1, SyncSet::default()).await;
     let (_, rest) = text.split_once('\n').unwrap();
     std::fs::write(&pid_file, format!("{}\n{rest}", stranger.process().id().pid)).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use effects::postgres::{CloneError, RewindError, StartError, StartRole};
+use effects::postgres::{Application, CloneError, RewindError, StartError, StartRole};
 use effects::process::{Signal, processes_of, signal_process};
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline, WalPosition};
@@ -141,7 +141,7 @@ async fn what_cannot_be_rewound_says_so_and_does_not_start_until_it_is_cloned() 
 async fn another_databases_cluster_is_never_rewound_from() {
     let (cluster, _primary) = Cluster::founded(&["e1", "e2"]).await;
     let stranger = &cluster.members[1];
-    stranger.found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    stranger.found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON).await.unwrap();
     let before = stranger.control_data(SOON).await.unwrap();
     let begin = WalPosition { timeline: Timeline(1), lsn: Lsn(0) };
     let error = stranger.rewind(&cluster.source(0), begin, Term(2), SOON).await.unwrap_err();

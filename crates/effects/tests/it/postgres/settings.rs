@@ -1,6 +1,8 @@
 //! Parameters in force, and what their change demands.
 
-use effects::postgres::{RestartOrder, Settings, SettingsChange, StopMode, Tls, settings_change};
+use effects::postgres::{
+    Application, RestartOrder, Settings, SettingsChange, StopMode, Tls, settings_change,
+};
 use model::leadership::SyncSet;
 
 use super::cluster::{Cluster, SOON, wait_until_streaming};
@@ -86,7 +88,10 @@ async fn clients_are_terminated_and_the_agent_gets_in_when_connections_run_out()
 async fn with_certificates_members_talk_over_tls_only() {
     let mut cluster = Cluster::of(&["e1", "e2"]).await;
     cluster.settings = Settings { tls: Some(certificate()), ..cluster.settings.clone() };
-    cluster.members[0].found(&cluster.settings, &cluster.secrets, SOON).await.unwrap();
+    cluster.members[0]
+        .found(&Application::named("orders"), &cluster.settings, &cluster.secrets, SOON)
+        .await
+        .unwrap();
     let primary = cluster.start_primary(0, SyncSet::default()).await;
     primary.keep_slots(&cluster.others(0), SOON).await.unwrap();
     let standby = &cluster.members[1];

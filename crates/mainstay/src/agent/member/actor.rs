@@ -180,7 +180,7 @@ impl Actor {
             durable.tainted_by = Some(term);
         })
         .await?;
-        match self.ground.member.found(&settings, &secrets, FOUND_LIMIT).await {
+        match self.ground.member.found(&self.ground.application(), &settings, &secrets, FOUND_LIMIT).await {
             // An earlier attempt in this term went as far as this.
             Ok(_) | Err(FoundError::Exists(_)) => {}
             Err(error) => return Err(error.to_string()),

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use decide::agent::Input;
 use decide::member::Action;
-use effects::postgres::{self, Installation, MemberConfig, Postmaster, Secrets, Settings, Source};
+use effects::postgres::{
+    self, Application, Installation, MemberConfig, Postmaster, Secrets, Settings, Source,
+};
 use effects::process::Registry;
 use model::status::Server;
 use model::system::{Database, Durability, System};
@@ -196,6 +198,11 @@ impl Ground {
             None => self.member.running().await,
         };
         self.set_postmaster(adopted);
+    }
+
+    fn application(&self) -> Application {
+        let config = self.config.borrow();
+        Application { role: config.owner.clone(), database: config.dbname.clone() }
     }
 
     fn settings(&self) -> Settings {
