@@ -68,8 +68,11 @@ impl Said {
         old: Option<&Leadership>,
         new: &Leadership,
     ) {
-        if old.is_some_and(|old| old.term == new.term && old.phase == new.phase && old.because == new.because)
-        {
+        let same = |old: &Leadership| {
+            (old.term, &old.phase, &old.because, &old.restart)
+                == (new.term, &new.phase, &new.because, &new.restart)
+        };
+        if old.is_some_and(same) {
             return;
         }
         let (severity, what) = match &new.phase {
@@ -77,12 +80,21 @@ impl Said {
                 (Severity::Info, format!("term {}: {by} creates the database", new.term))
             }
             Phase::Led { primary } => {
-                (Severity::Info, format!("term {}: {primary} is the primary", new.term))
+                let turn = new.restart.as_ref();
+                let is_new = turn.is_some() && old.is_none_or(|old| old.restart.as_ref() != turn);
+                let what = match turn.filter(|_| is_new) {
+                    Some(turn) => turn.to_string(),
+                    None => format!("term {}: {primary} is the primary", new.term),
+                };
+                (Severity::Info, what)
             }
             Phase::Revoking { former, .. } => (
                 Severity::Critical,
                 format!("term {}: {former} is no primary any more, a new one is elected", new.term),
             ),
+            Phase::HandingOver { from, to } if from == to => {
+                (Severity::Info, format!("term {}: {from} restarts in place", new.term))
+            }
             Phase::HandingOver { from, to } => {
                 (Severity::Info, format!("term {}: {from} hands over to {to}", new.term))
             }
