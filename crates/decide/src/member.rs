@@ -84,6 +84,22 @@ pub enum Action {
         /// Its term.
         term: Term,
     },
+    /// End the standby's server cleanly and start it again, with the settings of now.
+    Restart {
+        /// The primary.
+        primary: NodeName,
+        /// Its term.
+        term: Term,
+    },
+    /// Start the server as the primary: it handed over to itself, cleanly, and nobody led in between.
+    StartPrimary {
+        /// The term.
+        term: Term,
+        /// The set.
+        sync: SyncSet,
+        /// Its version.
+        version: u64,
+    },
     /// Shut down cleanly so that the next term has everything, promise it, and report.
     HandOver {
         /// The term that ends.
@@ -251,6 +267,10 @@ fn lead(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
         (Server::Stopped { .. }, None) if question.paused => {
             Decision::wait("stopped, and the automation is paused")
         }
+        (Server::Stopped { .. }, None) if handed_over_to_itself(own, record) => {
+            let (term, sync, version) = (record.term, record.sync.clone(), record.sync_version);
+            Decision::act(Action::StartPrimary { term, sync, version }, record.because.clone())
+        }
         (Server::Stopped { .. }, None) if own.led != Some(record.term) => {
             Decision::act(Action::StartDetached, "elected; a server always starts as a standby")
         }
@@ -262,6 +282,17 @@ fn lead(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
             Decision::wait("cannot lead; the leader decides")
         }
     }
+}
+
+/// Whether this server's clean end is the last word of the term before.
+fn handed_over_to_itself(own: &MemberStatus, record: &Leadership) -> bool {
+    own.report.as_ref().is_some_and(|report| {
+        let ended = matches!(
+            &report.holds,
+            Holdings::Everything { led, clean_end: Some(_) } if led.next() == record.term
+        );
+        ended && report.term == record.term
+    })
 }
 
 fn promote(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
@@ -296,6 +327,9 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
     let own = question.own;
     if let Server::Busy { doing } = &own.server {
         return Decision::wait(format!("busy: {doing}"));
+    }
+    if let Some(restart) = own_turn(question, record, primary) {
+        return restart;
     }
     let theirs = question.others.get(primary);
     let tenure = theirs.and_then(|status| status.tenure.as_ref()).filter(|tenure| tenure.term == record.term);
@@ -348,6 +382,27 @@ fn follow_ahead(question: &Question<'_>, record: &Leadership, primary: &NodeName
         Action::Follow { primary: primary.clone(), term: record.term },
         format!("{primary} is being promoted for term {}", record.term),
     )
+}
+
+/// This standby's turn to restart, while the server that it names runs. It ends only when no commit counts on it, or when
+/// an operator accepted that writes wait.
+fn own_turn(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> Option<Decision<Action>> {
+    let turn = record.restart.as_ref().filter(|turn| turn.member == *question.me)?;
+    let led = matches!(record.phase, Phase::Led { .. });
+    let Server::Standby(facts) = &question.own.server else { return None };
+    if !led || facts.started_us != turn.server {
+        return None;
+    }
+    let counted_on = record.sets().any(|set| set.members.contains(question.me));
+    let cannot_leave = record.sync.members.len() <= usize::try_from(record.sync.k).unwrap_or(usize::MAX);
+    Some(if question.paused {
+        Decision::wait(format!("{turn}: not while the automation is paused"))
+    } else if counted_on && !(turn.forced && cannot_leave) {
+        Decision::wait(format!("{turn}: commits must be confirmed without it first"))
+    } else {
+        let action = Action::Restart { primary: primary.clone(), term: record.term };
+        Decision::act(action, format!("{turn}: {}", record.because))
+    })
 }
 
 fn stream(own: &MemberStatus, record: &Leadership, primary: &NodeName, tenure: &Tenure) -> Decision<Action> {

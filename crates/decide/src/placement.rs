@@ -12,6 +12,10 @@ pub struct Placed {
     pub node: NodeName,
     /// Its port there.
     pub port: u16,
+    /// The generation of the system file up to which a running instance is replaced when it was started with something
+    /// else: its turn.
+    #[serde(default)]
+    pub renew: u64,
 }
 
 /// All instances of all services: coordination key `placement`. The index of an instance is its number, from 1.
@@ -51,6 +55,48 @@ pub fn decide(wishes: &[Wish<'_>], current: &Placement, lost: &BTreeSet<NodeName
     placement
 }
 
+/// One instance of a service, as far as its replacement goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Whether it runs with what an older file said.
+    pub outdated: bool,
+}
+
+/// Gives the next instance its turn to be replaced: one of a service at a time, and only while all others are ready.
+/// `copies` says how each instance does; one that is not among them does not run.
+pub fn renew(
+    current: &Placement,
+    generation: u64,
+    copies: impl Fn(&ServiceName, u32, &Placed) -> Option<Copy>,
+) -> Option<(Placement, String)> {
+    for (service, instances) in current {
+        let known: Vec<(u32, &Placed, Option<Copy>)> = instances
+            .iter()
+            .map(|(number, placed)| (*number, placed, copies(service, *number, placed)))
+            .collect();
+        let outdated = |copy: &Option<Copy>| copy.is_some_and(|copy| copy.outdated);
+        let under_way = known.iter().any(|(_, placed, copy)| outdated(copy) && placed.renew >= generation);
+        let all_ready = known.iter().all(|(_, _, copy)| copy.is_some_and(|copy| copy.ready));
+        if under_way || !all_ready {
+            continue;
+        }
+        if let Some((number, placed, _)) = known.iter().find(|(_, _, copy)| outdated(copy)) {
+            let waiting = known.iter().filter(|(_, _, copy)| outdated(copy)).count();
+            let mut next = current.clone();
+            let turn = next.get_mut(service).and_then(|instances| instances.get_mut(number));
+            turn?.renew = generation;
+            let node = &placed.node;
+            return Some((
+                next,
+                format!("{service}-{number} on {node} is replaced, {waiting} of {} wait", known.len()),
+            ));
+        }
+    }
+    None
+}
+
 fn kept(wish: &Wish<'_>, current: &Placement, lost: &BTreeSet<NodeName>) -> BTreeMap<u32, Placed> {
     let usable = |placed: &Placed| {
         !lost.contains(&placed.node)
@@ -81,7 +127,7 @@ fn best_place(
         .filter(|(node, _)| !lost.contains(*node))
         .filter_map(|(node, site)| Some((in_site(site), on_node(node), *node, free(node)?)))
         .min()
-        .map(|(_, _, node, port)| Placed { node: node.clone(), port })
+        .map(|(_, _, node, port)| Placed { node: node.clone(), port, renew: 0 })
 }
 
 #[cfg(test)]
@@ -99,8 +145,10 @@ mod tests {
     }
 
     fn current(places: &[(u32, &str, u16)]) -> Placement {
-        let map =
-            places.iter().map(|(n, node, port)| (*n, Placed { node: (*node).into(), port: *port })).collect();
+        let map = places
+            .iter()
+            .map(|(n, node, port)| (*n, Placed { node: (*node).into(), port: *port, renew: 0 }))
+            .collect();
         BTreeMap::from([(ServiceName::from("web"), map)])
     }
 
@@ -114,6 +162,29 @@ mod tests {
         let now = current(&[(1, "e1", 9000), (2, "w1", 9000), (3, "e2", 9000)]);
         assert_eq!(place(3, &now, &["w1"]), ["1@e1:9000", "2@e1:9001", "3@e2:9000"]);
         assert_eq!(place(2, &now, &[]), ["1@e1:9000", "2@w1:9000"]);
+    }
+
+    #[test]
+    fn one_instance_is_replaced_at_a_time_and_only_while_the_others_are_ready() {
+        let (old, new) = (Copy { ready: true, outdated: true }, Copy { ready: true, outdated: false });
+        let gone = Copy { ready: false, outdated: false };
+        let turn = |placement: &Placement, copies: [Option<Copy>; 3]| {
+            let copy = |_: &ServiceName, number: u32, _: &Placed| copies[number as usize - 1];
+            renew(placement, 7, copy).map(|(next, because)| {
+                let turns = next["web"].iter().filter(|(_, placed)| placed.renew == 7);
+                (turns.map(|(number, _)| *number).collect::<Vec<_>>(), because)
+            })
+        };
+        let mut now = current(&[(1, "e1", 9000), (2, "w1", 9000), (3, "e2", 9000)]);
+        let first = Some((vec![1], "web-1 on e1 is replaced, 3 of 3 wait".to_owned()));
+        assert_eq!(turn(&now, [Some(old); 3]), first);
+        now.get_mut("web").unwrap().get_mut(&1).unwrap().renew = 7;
+        assert_eq!(turn(&now, [Some(old); 3]), None, "web-1 has its turn and has not ended yet");
+        assert_eq!(turn(&now, [Some(gone), Some(old), Some(old)]), None);
+        assert_eq!(turn(&now, [None, Some(old), Some(old)]), None);
+        let second = Some((vec![1, 2], "web-2 on w1 is replaced, 2 of 3 wait".to_owned()));
+        assert_eq!(turn(&now, [Some(new), Some(old), Some(old)]), second);
+        assert_eq!(turn(&now, [Some(new); 3]), None);
     }
 
     #[test]

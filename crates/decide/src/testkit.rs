@@ -41,6 +41,7 @@ pub(crate) fn record(term: u64, phase: Phase, sync: &[&str]) -> Leadership {
         previous_sync: vec![],
         system_identifier: Some(1),
         lineage: vec![],
+        restart: None,
         because: String::new(),
     }
 }
@@ -55,6 +56,7 @@ pub(crate) fn standby(promised: u64, lsn: u64) -> MemberStatus {
         replayed: Lsn(lsn),
         streaming: true,
         follows: Term(promised),
+        started_us: 1,
     };
     MemberStatus { promised: Term(promised), server: Server::Standby(facts), ..MemberStatus::unknown() }
 }
@@ -67,7 +69,7 @@ pub(crate) fn reported(term: u64, lsn: u64) -> MemberStatus {
 
 pub(crate) fn primary(term: u64, lsn: u64, links: &[(&str, StandbyLink)], applied: u64) -> MemberStatus {
     let standbys = links.iter().map(|(name, link)| (NodeName::from(*name), link.clone())).collect();
-    let facts = PrimaryFacts { position: position(1, lsn), standbys, waiting_commits: 0 };
+    let facts = PrimaryFacts { position: position(1, lsn), standbys, waiting_commits: 0, started_us: 1 };
     MemberStatus {
         promised: Term(term),
         server: Server::Primary(facts),

@@ -151,8 +151,37 @@ pub struct Leadership {
     pub system_identifier: Option<u64>,
     /// The timelines that lead to today's, the newest last, as their primaries reported them.
     pub lineage: Vec<TimelineOrigin>,
+    /// Whose turn it is to restart, if anybody's.
+    #[serde(default)]
+    pub restart: Option<RestartTurn>,
     /// Why the record is as it is, in one sentence.
     pub because: String,
+}
+
+/// The one member that may restart its server now. Only the server that it names ends: one that was started later has
+/// restarted already, so that a turn can be seen twice, by anybody, without harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartTurn {
+    /// The member.
+    pub member: NodeName,
+    /// The server to end, by the moment it was started (see [`crate::status::StandbyFacts::started_us`]).
+    pub server: i64,
+    /// What for, as the end of "e1 restarts ...": `for max_connections`.
+    pub what_for: String,
+    /// Which turn of a row this is, from 1.
+    pub number: u32,
+    /// How many the row has, as far as is known.
+    pub of: u32,
+    /// Whether an operator accepted that writes wait, or that nobody takes over, meanwhile.
+    #[serde(default)]
+    pub forced: bool,
+}
+
+impl fmt::Display for RestartTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { member, what_for, number, of, .. } = self;
+        write!(f, "{member} restarts {what_for} ({number} of {of})")
+    }
 }
 
 impl Leadership {
@@ -229,6 +258,7 @@ mod tests {
             previous_sync: vec![],
             system_identifier: Some(7),
             lineage: vec![],
+            restart: None,
             because: "e1 is the most advanced member".to_owned(),
         };
         let text = serde_json::to_string(&record).unwrap();

@@ -5,6 +5,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// What a hot standby must have at least as much of as its primary: it refuses to start, or stops replaying, with less
+/// (PostgreSQL documentation, "Hot Standby", administrator's overview).
+pub const STANDBY_NEEDS_AS_MUCH: [&str; 5] = [
+    "max_connections",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "max_worker_processes",
+];
+
 /// A byte position in the write-ahead log (PostgreSQL type `pg_lsn`), written `16/B374D848`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);

@@ -2,7 +2,7 @@
 //!
 //! A status is what its node saw itself; nobody relays another's. The reports of a revocation are such statuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,18 @@ pub struct NodeStatus {
     pub drained: BTreeMap<DatabaseName, Term>,
     /// The generation of the system file that it runs.
     pub generation: u64,
+    /// How far its service instances are with it.
+    #[serde(default)]
+    pub services: ServicesState,
+}
+
+/// How far the service instances of a node are with the system file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesState {
+    /// The generation of the file that they were compared with last.
+    pub generation: u64,
+    /// Those that run with what an older one said, and wait for their turn to be replaced.
+    pub outdated: BTreeSet<String>,
 }
 
 /// What an observer knows about a node that it does not hear.
@@ -63,6 +75,54 @@ pub struct MemberStatus {
     pub tenure: Option<Tenure>,
     /// What keeps the member from doing its part, in one sentence.
     pub trouble: Option<String>,
+    /// Whether its server runs with the settings of the system file.
+    #[serde(default)]
+    pub settings: SettingsState,
+    /// The server ([`StandbyFacts::started_us`]) whose dirty pages were flushed for its restart.
+    #[serde(default)]
+    pub flushed_for: Option<i64>,
+}
+
+/// How far a server is with the settings of the system file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum SettingsState {
+    /// It has been started, or the file has changed, and nobody has asked it since.
+    #[default]
+    Unread,
+    /// It has read them, and was asked which wait for a restart.
+    Read {
+        /// Those; empty when all are in force.
+        pending: Vec<PendingSetting>,
+    },
+}
+
+impl SettingsState {
+    /// The settings that wait for a restart, as far as is known.
+    pub fn pending(&self) -> &[PendingSetting] {
+        match self {
+            Self::Unread => &[],
+            Self::Read { pending } => pending,
+        }
+    }
+}
+
+/// A setting that takes effect only when the server starts, and has another value now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingSetting {
+    /// Its name.
+    pub name: String,
+    /// The value that the server runs with.
+    pub runs: String,
+    /// The value that the system file wants; `None` when it wants PostgreSQL's own.
+    pub wanted: Option<String>,
+    /// Whether a standby must keep the old value until its primary runs with the new one: a hot standby refuses to start
+    /// with less than its primary has.
+    #[serde(default)]
+    pub held: bool,
+    /// Whether it is one of those settings, and the new value is lower.
+    #[serde(default)]
+    pub lowers: bool,
 }
 
 impl MemberStatus {
@@ -75,6 +135,8 @@ impl MemberStatus {
             report: None,
             tenure: None,
             trouble: None,
+            settings: SettingsState::Unread,
+            flushed_for: None,
         }
     }
 }
@@ -110,6 +172,19 @@ pub enum Server {
     },
 }
 
+impl Server {
+    /// When it was started, if it answers.
+    pub fn started_us(&self) -> Option<i64> {
+        match self {
+            Self::Standby(facts) => Some(facts.started_us),
+            Self::Primary(facts) => Some(facts.started_us),
+            Self::Unknown | Self::Empty | Self::Stopped { .. } | Self::Busy { .. } | Self::Sick { .. } => {
+                None
+            }
+        }
+    }
+}
+
 /// Facts about a standby.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyFacts {
@@ -121,6 +196,9 @@ pub struct StandbyFacts {
     pub streaming: bool,
     /// The term of the primary it was last told to follow; zero when it follows nobody.
     pub follows: Term,
+    /// When the server was started, in microseconds since the Unix epoch: tells one server from the next.
+    #[serde(default)]
+    pub started_us: i64,
 }
 
 /// Facts about a primary.
@@ -132,6 +210,9 @@ pub struct PrimaryFacts {
     pub standbys: BTreeMap<NodeName, StandbyLink>,
     /// How many commits wait for a standby's confirmation right now.
     pub waiting_commits: u32,
+    /// As [`StandbyFacts::started_us`].
+    #[serde(default)]
+    pub started_us: i64,
 }
 
 /// A primary's view of one standby that streams from it.

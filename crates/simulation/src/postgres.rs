@@ -13,6 +13,8 @@ pub(crate) struct Entry {
     pub(crate) history: u64,
     /// The client's write, or a record of PostgreSQL's own.
     pub(crate) write: Option<u64>,
+    /// How many connections the primary that began here may have.
+    pub(crate) connections: Option<u32>,
 }
 
 /// What the server process does.
@@ -47,6 +49,12 @@ pub(crate) struct Postgres {
     pub(crate) follows_term: Term,
     /// Whether it was shut down cleanly.
     pub(crate) clean: bool,
+    /// When the server was started.
+    pub(crate) started_us: i64,
+    /// How many connections it may have.
+    pub(crate) connections: u32,
+    /// How many its primary may have: it does not start as a standby with less.
+    pub(crate) floor: u32,
 }
 
 impl Postgres {
@@ -60,6 +68,33 @@ impl Postgres {
             in_force: vec![],
             follows_term: Term(0),
             clean: false,
+            started_us: 0,
+            connections: 0,
+            floor: 0,
+        }
+    }
+
+    /// A server starts as a standby: with what is wanted, but not with less than its primary has.
+    pub(crate) fn start_standby(&mut self, follows: Option<usize>, wanted: u32, now_us: i64) {
+        self.process = Process::Standby { follows, streaming: false };
+        self.connections = wanted.max(self.floor);
+        self.started_us = now_us;
+    }
+
+    /// A server starts as a primary, and says in the log what it has.
+    pub(crate) fn start_primary(&mut self, wanted: u32, now_us: i64) {
+        self.process = Process::Primary;
+        self.connections = wanted;
+        self.started_us = now_us;
+        self.announce();
+    }
+
+    /// The first entry of a primary.
+    pub(crate) fn announce(&mut self) {
+        self.append(None);
+        self.floor = self.connections;
+        if let Some(entry) = self.log.last_mut() {
+            entry.connections = Some(self.connections);
         }
     }
 
@@ -72,7 +107,7 @@ impl Postgres {
     }
 
     pub(crate) fn append(&mut self, write: Option<u64>) {
-        self.log.push(Entry { timeline: self.timeline, history: self.history, write });
+        self.log.push(Entry { timeline: self.timeline, history: self.history, write, connections: None });
     }
 
     /// Whether this copy's log begins with all of `other`'s.
@@ -99,6 +134,7 @@ impl Postgres {
                 replayed: self.lsn(),
                 streaming: *streaming,
                 follows: self.follows_term,
+                started_us: self.started_us,
             }),
             Process::Primary => return None,
         })

@@ -1,7 +1,9 @@
 //! The simulated world: nodes with their minds and members, and everything that happens to them.
 
 mod acting;
+mod flow;
 mod lines;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +38,7 @@ const WRITE: Duration = Duration::from_millis(7);
 /// How long anything may fail.
 const SAFETY_PHASE: Duration = Duration::from_secs(40);
 /// How long after healing writes must flow at the latest, and how long they are watched then.
-const LIVENESS: Duration = Duration::from_secs(20);
+const LIVENESS: Duration = Duration::from_secs(30);
 
 /// What happens.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ pub(crate) enum Event {
     Write,
     Fault,
     Undo(Fault),
+    Apply,
     Heal,
     End,
 }
@@ -94,6 +97,10 @@ pub struct World {
     pub(crate) revoked_at: BTreeMap<Term, Moment>,
     pub(crate) trace: Vec<String>,
     pub(crate) faults: u64,
+    /// How many connections the system file wants.
+    pub(crate) wanted: u32,
+    /// How often a standby restarted for that, and a primary in place.
+    pub(crate) restarts: (u64, u64),
 }
 
 /// What a run that kept all invariants did.
@@ -107,6 +114,8 @@ pub struct Report {
     pub terms: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Standbys restarted, and primaries restarted in place.
+    pub restarts: (u64, u64),
 }
 
 /// A broken invariant.
@@ -170,6 +179,8 @@ impl World {
             revoked_at: BTreeMap::new(),
             trace: vec![],
             faults: 0,
+            wanted: 100,
+            restarts: (0, 0),
         }
     }
 
@@ -185,6 +196,7 @@ impl World {
             self.agenda.after(Duration::from_millis(delay), event);
         }
         self.agenda.after(Duration::from_secs(8), Event::Fault);
+        self.agenda.after(Duration::from_secs(6), Event::Apply);
         self.agenda.after(SAFETY_PHASE, Event::Heal);
         while let Some(event) = self.agenda.pop() {
             if matches!(event, Event::End) {
@@ -207,6 +219,7 @@ impl World {
             acknowledged: u64::try_from(self.client.acknowledged.len()).unwrap_or(u64::MAX),
             terms: self.store.leadership.as_ref().map_or(0, |stored| stored.value.term.0),
             faults: self.faults,
+            restarts: self.restarts,
         }
     }
 
@@ -245,6 +258,7 @@ impl World {
             Event::Write => self.write(),
             Event::Fault => self.next_fault(),
             Event::Undo(fault) => self.undo(&fault),
+            Event::Apply => self.apply(),
             Event::Heal => self.heal(),
             Event::End => {}
         }
@@ -313,6 +327,11 @@ impl World {
                 self.agenda.after(delay, Event::Commit { node, run, expected, value: Box::new(value) });
             }
             Command::Member { action, .. } => self.begin(node, action),
+            Command::Flush { database, server } => {
+                let delay = self.random.between(5_000, 400_000);
+                let input = Box::new(Input::Flushed { database, server });
+                self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
+            }
             Command::Gate { until, .. } => self.machines[node].gate_until = until,
             Command::Event(event) => self.note(format!("{}: {} [{}]", event.node, event.what, event.because)),
             Command::Routes(_) | Command::Services(_) | Command::System { .. } => {}
@@ -330,6 +349,7 @@ impl World {
             Input::Observed { database: system::database(), server, system_identifier, trouble: None };
         if !self.machines[node].frozen {
             self.feed(node, input);
+            self.ask_for_settings(node);
         }
     }
 
@@ -346,6 +366,7 @@ impl World {
                 position: machine.postgres.position(),
                 standbys: (0..self.members).filter(|other| self.streams(node, *other)).map(link).collect(),
                 waiting_commits: 0,
+                started_us: machine.postgres.started_us,
             })
         })
     }
@@ -476,74 +497,6 @@ impl World {
         }
         let as_of = self.agenda.now() + Duration::from_millis(250);
         self.agenda.after(Duration::from_millis(252), Event::Read { node, run, as_of });
-    }
-
-    /// Log flows, and commits are acknowledged.
-    fn step(&mut self) {
-        self.agenda.after(STEP, Event::Step);
-        for primary in 0..self.members {
-            for standby in 0..self.members {
-                let streams = self.streams(primary, standby);
-                let follows = matches!(&self.machines[standby].postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary);
-                if follows
-                    && let Process::Standby { streaming, .. } = &mut self.machines[standby].postgres.process
-                {
-                    *streaming = streams;
-                }
-                if streams {
-                    self.replicate(primary, standby);
-                }
-            }
-        }
-        self.acknowledge();
-    }
-
-    fn replicate(&mut self, primary: usize, standby: usize) {
-        let has = self.machines[standby].postgres.log.len();
-        let much = self.random.below(12);
-        let source = &self.machines[primary].postgres;
-        let (entries, timeline, history) =
-            (source.log[has..source.log.len().min(has + much)].to_vec(), source.timeline, source.history);
-        let target = &mut self.machines[standby].postgres;
-        target.log.extend(entries);
-        target.timeline = timeline;
-        target.history = history;
-    }
-
-    /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.
-    pub(crate) fn flushed(&self, primary: usize, set: &model::leadership::SyncSet, length: usize) -> usize {
-        let is_in = |other: &usize| set.members.contains(&self.machines[*other].name);
-        (0..self.members)
-            .filter(is_in)
-            .filter(|other| {
-                self.streams(primary, *other) && self.machines[*other].postgres.log.len() >= length
-            })
-            .count()
-    }
-
-    fn acknowledge(&mut self) {
-        for node in 0..self.members {
-            let machine = &self.machines[node];
-            if !machine.up
-                || machine.frozen
-                || machine.postgres.process != Process::Primary
-                || !self.gate_is_open(node)
-            {
-                continue;
-            }
-            let run = machine.postgres.history;
-            let pending = self.client.pending_at(node, run);
-            for (write, length) in pending {
-                let enough = |set: &model::leadership::SyncSet| {
-                    set.k == 0
-                        || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
-                };
-                if self.machines[node].postgres.in_force.iter().any(enough) {
-                    let term = self.machines[node].durable.led.unwrap_or_default();
-                    self.client.acknowledge(write, node, term, self.agenda.now());
-                }
-            }
-        }
     }
 
     fn write(&mut self) {

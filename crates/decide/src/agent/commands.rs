@@ -1,10 +1,12 @@
 //! What goes into the agent's mind and what comes out.
 
+use std::collections::BTreeMap;
+
 use model::event::Event;
 use model::leadership::{Leadership, Term};
 use model::postgres::WalPosition;
 use model::routes::{InstanceEndpoint, RouteTable};
-use model::status::{PeerMessage, Server, Tenure};
+use model::status::{PeerMessage, Server, ServicesState, SettingsState, Tenure};
 use model::system::System;
 use model::time::Moment;
 use model::{DatabaseName, LineName, NodeName, RouteName};
@@ -89,6 +91,24 @@ pub enum Input {
         /// What keeps it from doing its part (no disk space, ...).
         trouble: Option<String>,
     },
+    /// The member's server was asked for its settings.
+    Settings {
+        /// The database.
+        database: DatabaseName,
+        /// The server, by when it was started.
+        server: i64,
+        /// The user's parameters that it was given before it was asked.
+        parameters: BTreeMap<String, String>,
+        /// What it said.
+        state: SettingsState,
+    },
+    /// The dirty pages of the member's server were flushed, as far as they could be.
+    Flushed {
+        /// The database.
+        database: DatabaseName,
+        /// The server, by when it was started.
+        server: i64,
+    },
     /// An action of the member ended.
     Done {
         /// The database.
@@ -109,6 +129,8 @@ pub enum Input {
     },
     /// The instances on this node changed.
     Instances(Vec<InstanceEndpoint>),
+    /// How far the instances on this node are with the system file.
+    Services(ServicesState),
     /// This node's proxy obeys this generation of routes.
     RoutesApplied(u64),
     /// This node's proxy has no session left on the member that a route leaves.
@@ -239,9 +261,12 @@ impl Outcome {
             | (Self::StartedDetached, Action::StartDetached)
             | (Self::Detached(..), Action::Detach { .. })
             | (Self::Stopped { .. }, Action::ReportStopped { .. } | Action::HandOver { .. })
-            | (Self::Leads { .. }, Action::Found { .. } | Action::Promote { .. })
+            | (
+                Self::Leads { .. },
+                Action::Found { .. } | Action::Promote { .. } | Action::StartPrimary { .. },
+            )
             | (Self::SyncApplied { .. }, Action::ApplySync { .. })
-            | (Self::Follows(_), Action::Follow { .. })
+            | (Self::Follows(_), Action::Follow { .. } | Action::Restart { .. })
             | (Self::Rejoined(_), Action::Rejoin { .. } | Action::Clone { .. }) => true,
             (
                 Self::Promised(_)
@@ -282,6 +307,13 @@ pub enum Command {
         database: DatabaseName,
         /// What to do.
         action: Action,
+    },
+    /// Flush the dirty pages of the member's server, which serves on; answered by [`Input::Flushed`].
+    Flush {
+        /// The database.
+        database: DatabaseName,
+        /// The server, by when it was started.
+        server: i64,
     },
     /// Keep the gate to a member open until this moment, or close it at once.
     Gate {

@@ -80,7 +80,7 @@ impl Said {
         let subject = format!("database/{database}");
         let same_state = old.is_some_and(|old| old.term == new.term && old.phase == new.phase);
         if let Some(old) = old.filter(|_| same_state) {
-            if old.because != new.because {
+            if (&old.because, &old.restart) != (&new.because, &new.restart) {
                 self.event(Severity::Info, &subject, node, &changed(old, new), &new.because);
             }
             return;
@@ -105,6 +105,9 @@ fn begun(new: &Leadership) -> (Severity, String) {
             Severity::Critical,
             format!("term {}: {former} is no primary any more, a new one is elected", new.term),
         ),
+        Phase::HandingOver { from, to } if from == to => {
+            (Severity::Info, format!("term {}: {from} restarts in place", new.term))
+        }
         Phase::HandingOver { from, to } => {
             (Severity::Info, format!("term {}: {from} hands over to {to}", new.term))
         }
@@ -117,7 +120,9 @@ fn changed(old: &Leadership, new: &Leadership) -> String {
         true => "nobody".to_owned(),
         false => set.members.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", "),
     };
-    if old.sync != new.sync {
+    if let Some(turn) = new.restart.as_ref().filter(|_| old.restart != new.restart) {
+        turn.to_string()
+    } else if old.sync != new.sync {
         format!("the sync set changes from {} to {}", names(&old.sync), names(&new.sync))
     } else if new.previous_sync.is_empty() && !old.previous_sync.is_empty() {
         format!("the sync set is {}", names(&new.sync))

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::leadership::Leadership;
-use model::{DatabaseName, NodeName, SiteName};
+use model::routes::InstanceRouteState;
+use model::{DatabaseName, NodeName, ServiceName, SiteName};
 
 use super::commands::{Store, Value};
 use super::{Agent, Command};
 use crate::leadership::{self, Question, Refusal};
-use crate::placement::{self, Wish};
+use crate::placement::{self, Copy, Wish};
 use crate::view::{MemberView, Members, Reach, Rules};
 
 /// How long a node must be dead before its instances are started elsewhere.
@@ -130,12 +131,38 @@ impl Agent {
                 ports: service.ports.iter().collect(),
             })
             .collect();
-        let next = placement::decide(&wishes, &self.placement.value, &lost);
+        let mut next = placement::decide(&wishes, &self.placement.value, &lost);
+        if next == self.placement.value
+            && let Some((renewed, because)) =
+                placement::renew(&next, self.generation, |service, number, placed| {
+                    self.copy_of(service, number, &placed.node)
+                })
+        {
+            self.said.info("system", &self.me, "instances are replaced one after another", &because);
+            next = renewed;
+        }
         if next != self.placement.value {
             self.committing.insert(Store::Placement);
             commands
                 .push(Command::Commit { expected: self.placement.revision, value: Value::Placement(next) });
         }
+    }
+
+    /// How an instance does; `None` when it does not run, or its node is not heard.
+    fn copy_of(&self, service: &ServiceName, number: u32, node: &NodeName) -> Option<Copy> {
+        let id = format!("{service}-{number}@{node}");
+        let (instances, services) = if *node == self.me {
+            (&self.instances, &self.services)
+        } else {
+            let peer = self.peers.get(node).filter(|peer| peer.silence(self.now).is_none())?;
+            let status = peer.status.as_ref()?;
+            (&status.instances, &status.services)
+        };
+        let instance = instances.iter().flatten().find(|instance| instance.id == id)?;
+        Some(Copy {
+            ready: instance.state == InstanceRouteState::Ready,
+            outdated: services.outdated.contains(&id),
+        })
     }
 
     fn is_lost(&self, node: &NodeName) -> bool {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use model::leadership::{Leadership, Term};
 use model::postgres::Lsn;
-use model::status::{Holdings, MemberStatus, Report, Server, Tenure};
+use model::status::{Holdings, MemberStatus, Report, Server, SettingsState, Tenure};
+use model::system::System;
 use model::time::Moment;
 use model::{DatabaseName, NodeName};
 
@@ -30,6 +31,10 @@ pub(super) struct Own {
     running: Option<Action>,
     retry_at: Moment,
     unstreamed_since: Option<Moment>,
+    /// What the server that was started then said of its settings.
+    settings: Option<(i64, SettingsState)>,
+    flush_asked: Option<i64>,
+    flushed_for: Option<i64>,
     pub(super) read: Option<StoreRead>,
     pub(super) gate_until: Option<Moment>,
     pub(super) gate_set_at: Moment,
@@ -48,6 +53,9 @@ impl Default for Own {
             running: None,
             retry_at: Moment::default(),
             unstreamed_since: None,
+            settings: None,
+            flush_asked: None,
+            flushed_for: None,
             read: None,
             gate_until: None,
             gate_set_at: Moment::default(),
@@ -65,7 +73,15 @@ impl Own {
             report: self.report.clone(),
             tenure: self.durable.tenure.clone(),
             trouble: self.trouble.clone().or_else(|| self.failed.clone()),
+            settings: self.settings_state(),
+            flushed_for: self.flushed_for,
         }
+    }
+
+    /// What was said by a server that has ended says nothing about the next one.
+    fn settings_state(&self) -> SettingsState {
+        let said = self.settings.as_ref().filter(|(server, _)| self.server.started_us() == Some(*server));
+        said.map_or(SettingsState::Unread, |(_, state)| state.clone())
     }
 
     /// What the server does, where a slow action under way says more than the last look.
@@ -74,6 +90,8 @@ impl Own {
         let mut server = match &self.running {
             Some(Action::Found { .. }) => busy("creating the database"),
             Some(Action::StartDetached) => busy("starting"),
+            Some(Action::Restart { .. }) => busy("restarting"),
+            Some(Action::StartPrimary { .. }) => busy("starting"),
             Some(Action::Rejoin { .. }) => busy("rejoining"),
             Some(Action::Clone { .. }) => busy("copying the primary"),
             Some(Action::Follow { .. }) if !matches!(self.server, Server::Standby(_)) => busy("starting"),
@@ -102,6 +120,7 @@ impl Own {
             Some(
                 Action::Found { term }
                 | Action::Promote { term, .. }
+                | Action::StartPrimary { term, .. }
                 | Action::ApplySync { term, .. }
                 | Action::HandOver { term },
             ) => *term < record.term && self.durable.promised <= record.term,
@@ -112,6 +131,7 @@ impl Own {
                 | Action::Detach { .. }
                 | Action::ReportStopped { .. }
                 | Action::Follow { .. }
+                | Action::Restart { .. }
                 | Action::Rejoin { .. }
                 | Action::Clone { .. },
             )
@@ -123,12 +143,16 @@ impl Own {
     /// would only end at its own limit.
     fn is_superseded(&self, record: &Leadership) -> bool {
         match &self.running {
-            Some(Action::Follow { term, .. } | Action::Rejoin { term, .. } | Action::Clone { term, .. }) => {
-                *term < record.term
-            }
+            Some(
+                Action::Follow { term, .. }
+                | Action::Restart { term, .. }
+                | Action::Rejoin { term, .. }
+                | Action::Clone { term, .. },
+            ) => *term < record.term,
             Some(
                 Action::Found { .. }
                 | Action::Promote { .. }
+                | Action::StartPrimary { .. }
                 | Action::ApplySync { .. }
                 | Action::HandOver { .. }
                 | Action::Promise(_)
@@ -189,8 +213,6 @@ impl Own {
             Outcome::Follows(term) => {
                 self.durable.follows = term;
                 self.durable.forget_leading();
-                // It has just been told whom to follow: it is given its time anew.
-                self.unstreamed_since = None;
             }
             Outcome::Rejoined(term) => {
                 self.durable.follows = term;
@@ -228,6 +250,54 @@ impl Agent {
         }
     }
 
+    pub(super) fn settings(
+        &mut self,
+        database: &DatabaseName,
+        server: i64,
+        parameters: &BTreeMap<String, String>,
+        state: SettingsState,
+    ) {
+        // An answer to a question about settings that have changed since is none.
+        let in_force = self.system.databases.get(database).map(|config| &config.parameters);
+        if in_force == Some(parameters)
+            && let Some(own) = self.own.get_mut(database)
+        {
+            own.settings = Some((server, state));
+        }
+    }
+
+    /// A new file with other parameters: how the servers stand to it is not known.
+    pub(super) fn forget_settings(&mut self, next: &System) {
+        for (name, own) in &mut self.own {
+            let of = |system: &System| system.databases.get(name).map(|config| config.parameters.clone());
+            if of(&self.system) != of(next) {
+                own.settings = None;
+            }
+        }
+    }
+
+    pub(super) fn flushed(&mut self, database: &DatabaseName, server: i64) {
+        if let Some(own) = self.own.get_mut(database) {
+            own.flushed_for = Some(server);
+        }
+    }
+
+    /// A primary whose turn it is to restart flushes its dirty pages while it serves: its shutdown is short then.
+    pub(super) fn flush_members(&mut self, commands: &mut Vec<Command>) {
+        for (name, own) in &mut self.own {
+            let record = self.records.get(name).map(|stored| &stored.value);
+            let turn = record.and_then(|record| {
+                let turn = record.restart.as_ref().filter(|turn| turn.member == self.me);
+                turn.filter(|_| record.primary() == Some(&self.me))
+            });
+            let Some(server) = turn.map(|turn| turn.server) else { continue };
+            if own.server.started_us() == Some(server) && own.flush_asked != Some(server) {
+                own.flush_asked = Some(server);
+                commands.push(Command::Flush { database: name.clone(), server });
+            }
+        }
+    }
+
     pub(super) fn read(&mut self, database: &DatabaseName, term: Term, as_of: Moment) {
         if let Some(own) = self.own.get_mut(database) {
             own.read = Some(StoreRead { term, as_of });
@@ -239,6 +309,10 @@ impl Agent {
         let Some(own) = self.own.get_mut(database) else { return };
         // The end of something that was superseded in the meantime: what it says is true, but another action runs.
         let action = own.running.take_if(|running| outcome.answers(running));
+        // The time without a stream before it was told whom to follow says nothing about that primary.
+        if matches!(outcome, Outcome::Follows(_) | Outcome::Rejoined(_)) {
+            own.unstreamed_since = None;
+        }
         if let Some(server) = server {
             own.set_server(server, now);
         }
@@ -376,6 +450,8 @@ fn is_worth_an_event(action: &Action) -> bool {
         | Action::Detach { .. }
         | Action::Promote { .. }
         | Action::Follow { .. }
+        | Action::Restart { .. }
+        | Action::StartPrimary { .. }
         | Action::Rejoin { .. }
         | Action::Clone { .. }
         | Action::HandOver { .. } => true,
@@ -393,6 +469,8 @@ fn phrase(action: &Action) -> String {
         Action::Promote { .. } => "promotion".to_owned(),
         Action::ApplySync { sync, .. } => format!("sync set {sync}"),
         Action::Follow { primary, .. } => format!("following {primary}"),
+        Action::Restart { .. } => "restart".to_owned(),
+        Action::StartPrimary { .. } => "start as the primary".to_owned(),
         Action::Rejoin { primary, .. } => format!("rejoin to {primary}"),
         Action::Clone { primary, .. } => format!("copy of {primary}"),
         Action::HandOver { .. } => "hand-over".to_owned(),

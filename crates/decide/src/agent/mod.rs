@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::{Leadership, Term};
 use model::routes::{InstanceEndpoint, RouteTable};
-use model::status::{NodeStatus, PeerMessage};
+use model::status::{NodeStatus, PeerMessage, ServicesState};
 use model::system::System;
 use model::time::Moment;
 use model::{DatabaseName, LineName, NodeName};
@@ -58,6 +58,7 @@ pub struct Agent {
     committing: BTreeSet<Store>,
     /// `None` until it is known what an earlier run of the agent has left running.
     instances: Option<Vec<InstanceEndpoint>>,
+    services: ServicesState,
     missing: Vec<String>,
     routes_applied: u64,
     /// Since which generation of routes a switchover of this database drains, and in which term.
@@ -97,6 +98,7 @@ impl Agent {
             routes_applied: 0,
             drained: BTreeMap::new(),
             generation,
+            services: ServicesState::default(),
         };
         Self {
             me,
@@ -114,6 +116,7 @@ impl Agent {
             memory: BTreeMap::new(),
             committing: BTreeSet::new(),
             instances: None,
+            services: ServicesState::default(),
             missing: vec![],
             routes_applied: 0,
             draining: BTreeMap::new(),
@@ -139,6 +142,7 @@ impl Agent {
             return commands;
         }
         self.decide_members(&mut commands);
+        self.flush_members(&mut commands);
         self.lead(&mut commands);
         self.renew_gates(&mut commands);
         self.publish_routes(&mut commands);
@@ -173,7 +177,10 @@ impl Agent {
             | Input::Recovered { .. }
             | Input::Observed { .. }
             | Input::Done { .. }
+            | Input::Settings { .. }
+            | Input::Flushed { .. }
             | Input::Instances(_)
+            | Input::Services(_)
             | Input::Drained { .. }
             | Input::RoutesApplied(_)
             | Input::Missing(_) => false,
@@ -207,9 +214,14 @@ impl Agent {
             Input::Observed { database, server, system_identifier, trouble } => {
                 self.observed(&database, server, system_identifier, trouble);
             }
+            Input::Settings { database, server, parameters, state } => {
+                self.settings(&database, server, &parameters, state);
+            }
+            Input::Flushed { database, server } => self.flushed(&database, server),
             Input::Done { database, outcome, server } => self.done(&database, outcome, server),
             Input::Read { database, term, as_of } => self.read(&database, term, as_of),
             Input::Instances(instances) => self.instances = Some(instances),
+            Input::Services(services) => self.services = services,
             Input::Drained { route, generation } => self.drained(&route, generation),
             Input::RoutesApplied(generation) => self.routes_applied = generation,
             Input::Missing(missing) => self.missing = missing,
@@ -263,6 +275,7 @@ impl Agent {
         for node in system.nodes.keys().filter(|node| **node != self.me) {
             self.peers.entry(node.clone()).or_default();
         }
+        self.forget_settings(&system);
         self.peers.retain(|node, _| system.nodes.contains_key(node));
         self.system = system;
         self.generation = generation;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::Leadership;
 use model::routes::{InstanceEndpoint, RouteTable};
-use model::status::{MemberStatus, NodeStatus, PeerMessage, Silence};
+use model::status::{MemberStatus, NodeStatus, PeerMessage, ServicesState, Silence};
 use model::{DatabaseName, LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub struct NodeSummary {
     pub instances: Vec<InstanceEndpoint>,
     /// The generation of the system file it runs.
     pub generation: u64,
+    /// How far its service instances are with it.
+    #[serde(default)]
+    pub services: ServicesState,
 }
 
 /// One member as its own agent described it.
@@ -76,6 +79,7 @@ impl Agent {
             routes_applied: self.routes_applied,
             drained: self.drained.clone(),
             generation: self.generation,
+            services: self.services.clone(),
         };
         if next != self.status {
             self.status = NodeStatus { version: self.status.version + 1, ..next };
@@ -119,6 +123,7 @@ impl Agent {
             missing: status.map(|status| status.missing.clone()).unwrap_or_default(),
             instances: status.and_then(|status| status.instances.clone()).unwrap_or_default(),
             generation: status.map_or(0, |status| status.generation),
+            services: status.map(|status| status.services.clone()).unwrap_or_default(),
         }
     }
 

@@ -28,6 +28,7 @@ fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> NodeStatus {
         incarnation,
         version: 1,
         members: [(orders(), member)].into(),
+        services: ServicesState::default(),
         instances: Some(vec![]),
         silent: BTreeMap::new(),
         missing: vec![],

@@ -46,6 +46,7 @@ fn founding_record(question: &Question<'_>, term: Term, by: &NodeName) -> Leader
         previous_sync: vec![],
         system_identifier: None,
         lineage: vec![],
+        restart: None,
         because: format!("{by} creates the database"),
     }
 }

@@ -1,7 +1,7 @@
 //! Is the switchover done? The old primary shuts down cleanly, the new one holds its last word, then the term changes.
 
 use model::NodeName;
-use model::leadership::{Leadership, Phase};
+use model::leadership::{Leadership, Phase, RestartTurn};
 use model::postgres::WalPosition;
 use model::status::{Holdings, Server};
 use model::time::Moment;
@@ -20,6 +20,11 @@ pub(super) fn decide(
     let deadline = since + HAND_OVER_LIMIT;
     let (old, new) = (question.members.get(from), question.members.get(to));
     if let Some(end) = old.and_then(|view| clean_end(view, record)) {
+        if from == to {
+            let because = format!("{from} has shut down cleanly and starts again as the primary");
+            let followers = record.sync.members.iter().filter(|node| is_present(question, node)).cloned();
+            return lead(question.rules, record, record.term.next(), to, followers, because);
+        }
         if new.is_some_and(|view| holds(view, end)) {
             let because = format!("{from} has shut down cleanly and {to} holds its log to the end, {end}");
             let followers = record.sync.members.iter().filter(|node| is_present(question, node)).cloned();
@@ -83,11 +88,14 @@ fn died(view: &MemberView, record: &Leadership, from: &NodeName) -> Option<Strin
     }
 }
 
-/// A record that begins a switchover.
-pub(super) fn begin(record: &Leadership, from: &NodeName, to: &NodeName) -> Leadership {
-    Leadership {
-        phase: Phase::HandingOver { from: from.clone(), to: to.clone() },
-        because: format!("an operator asked for a switchover from {from} to {to}"),
-        ..record.clone()
-    }
+/// A record that begins a switchover; to itself, when the primary restarts in place.
+pub(super) fn begin(
+    record: &Leadership,
+    from: &NodeName,
+    to: &NodeName,
+    restart: Option<RestartTurn>,
+    because: String,
+) -> Leadership {
+    let phase = Phase::HandingOver { from: from.clone(), to: to.clone() };
+    Leadership { phase, restart, because, ..record.clone() }
 }

@@ -5,6 +5,7 @@ mod elect;
 mod found;
 mod hand_over;
 mod request;
+mod restart;
 mod suspect;
 mod sync_set;
 
@@ -18,7 +19,7 @@ use model::time::Moment;
 
 use crate::view::{Decision, Members, Rules};
 
-pub use request::{Refusal, force_failover, switchover};
+pub use request::{Refusal, force_failover, restart, switchover};
 
 /// How long the promotion of an elected member may take before it is given up.
 pub const PROMOTION_LIMIT: Duration = Duration::from_secs(10);
@@ -63,7 +64,11 @@ pub fn decide(question: &Question<'_>, memory: &mut Memory) -> Decision<Leadersh
             if let Some(found) = suspect::fails(question, record, primary, memory) {
                 return suspect::respond(question, record, primary, found);
             }
-            sync_set::maintain(question, record, primary, memory)
+            let kept = sync_set::maintain(question, record, primary, memory);
+            if kept.action.is_some() {
+                return kept;
+            }
+            restart::decide(question, record, primary).unwrap_or(kept)
         }
         Phase::Revoking { former, prefer, forced } => match forced {
             Some(forced) => elect::forced(question, record, forced),
@@ -113,6 +118,7 @@ fn revoke(
     let next = Leadership {
         term: record.term.next(),
         phase: Phase::Revoking { former: former.clone(), prefer: prefer.cloned(), forced: None },
+        restart: None,
         because: because.clone(),
         ..record.clone()
     };
@@ -160,5 +166,7 @@ fn word<'a, T>(names: impl IntoIterator<Item = T>, one: &'a str, several: &'a st
     if names.into_iter().nth(1).is_some() { several } else { one }
 }
 
+#[cfg(test)]
+mod restart_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use model::NodeName;
 use model::leadership::{Forced, Leadership, Phase};
 
-use super::{Question, hand_over, listed};
+use super::{Question, hand_over, listed, restart as restarts};
 use crate::view::{MemberView, Reach};
 
 /// Why a request is refused, and what would help.
@@ -45,15 +45,20 @@ pub fn switchover(question: &Question<'_>, to: Option<&NodeName>) -> Result<Lead
             format!("{node} is not a caught-up standby that confirms commits"),
             format!("members that could take over now: {}", listed(able)),
         ),
-        Some(node) => Ok(hand_over::begin(record, primary, node)),
+        Some(node) => Ok(asked_for(record, primary, node)),
         None => match able.first() {
-            Some(node) => Ok(hand_over::begin(record, primary, node)),
+            Some(node) => Ok(asked_for(record, primary, node)),
             None => refuse("no standby is caught up", "see `mainstay status` for what is wrong with them"),
         },
     }
 }
 
-fn can_take_over(question: &Question<'_>, record: &Leadership, node: &NodeName) -> bool {
+fn asked_for(record: &Leadership, from: &NodeName, to: &NodeName) -> Leadership {
+    let because = format!("an operator asked for a switchover from {from} to {to}");
+    hand_over::begin(record, from, to, None, because)
+}
+
+pub(super) fn can_take_over(question: &Question<'_>, record: &Leadership, node: &NodeName) -> bool {
     let confirms = record.sync.k == 0 || record.sync.members.contains(node);
     confirms && record.primary() != Some(node) && question.members.get(node).is_some_and(is_ready)
 }
@@ -62,6 +67,43 @@ fn is_ready(view: &MemberView) -> bool {
     view.is_present()
         && view.status.trouble.is_none()
         && view.standby().is_some_and(|standby| standby.streaming)
+}
+
+/// A record that gives `node` its turn to restart. Refused where writes would have to wait meanwhile, unless `force`d.
+pub fn restart(question: &Question<'_>, node: &NodeName, force: bool) -> Result<Leadership, Refusal> {
+    let settled = question.record.and_then(|record| match &record.phase {
+        Phase::Led { primary } => Some((record, primary)),
+        Phase::Founding { .. } | Phase::Revoking { .. } | Phase::HandingOver { .. } => None,
+    });
+    let Some((record, primary)) = settled else {
+        return refuse("the database has no settled primary now", "wait until `mainstay status` shows one");
+    };
+    if !question.rules.members.contains(node) {
+        return refuse(
+            format!("{node} is not a member"),
+            format!("members are {}", listed(&question.rules.members)),
+        );
+    }
+    if question.paused {
+        return refuse(
+            "nothing restarts while the automation is paused",
+            "`mainstay resume` ends the pause; then ask again",
+        );
+    }
+    if let Some(turn) = record.restart.as_ref().filter(|turn| !restarts::is_done(question, record, turn)) {
+        return refuse(
+            format!("{turn}, and one restarts at a time"),
+            "`mainstay status --watch` shows when it is back; then ask again",
+        );
+    }
+    let server = question.members.get(node).filter(|view| view.is_present());
+    let Some(server) = server.and_then(|view| view.status.server.started_us()) else {
+        return refuse(
+            format!("PostgreSQL on {node} does not run, or does not answer"),
+            "`mainstay status` shows what it does; it starts by itself when it can",
+        );
+    };
+    restarts::asked_for(question, record, primary, node, server, force)
 }
 
 /// A record that promotes `to` whatever may be lost. Refused while a safe way exists.
@@ -102,6 +144,7 @@ pub fn force_failover(
     Ok(Leadership {
         term: record.term.next(),
         phase: Phase::Revoking { former: former.clone(), prefer: None, forced: Some(forced) },
+        restart: None,
         because: format!("an operator forces a failover to {to}: {statement}"),
         ..record.clone()
     })

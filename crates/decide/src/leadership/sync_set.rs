@@ -8,7 +8,7 @@ use model::NodeName;
 use model::leadership::{Leadership, SyncSet, TimelineOrigin};
 use model::status::{PrimaryFacts, StandbyLink, Tenure};
 
-use super::{Memory, Question, listed, word};
+use super::{Memory, Question, listed, restart, word};
 use crate::view::{Decision, MemberView, Reach};
 
 /// A standby in the set that has not streamed for this long leaves it: with it in the set, a failover would need it.
@@ -156,7 +156,9 @@ fn desired(
     let healthy: BTreeSet<NodeName> = others
         .filter(|node| {
             let link = facts.standbys.get(*node);
-            if record.sync.members.contains(*node) {
+            if restart::leaves(question, record, node) {
+                false
+            } else if record.sync.members.contains(*node) {
                 may_stay(question, node, link, memory)
             } else {
                 may_enter(question, node, link, facts)

@@ -8,7 +8,17 @@ use model::postgres::{Lsn, Timeline, WalPosition};
 use serde::{Deserialize, Serialize};
 
 use super::Member;
+use super::settings::Floor;
 use crate::process::{ToolError, run_tool};
+
+/// What the tool calls the settings that a standby needs as much of as its primary.
+const FLOOR: [(&str, &str); 5] = [
+    ("max_connections setting", "max_connections"),
+    ("max_worker_processes setting", "max_worker_processes"),
+    ("max_wal_senders setting", "max_wal_senders"),
+    ("max_prepared_xacts setting", "max_prepared_transactions"),
+    ("max_locks_per_xact setting", "max_locks_per_transaction"),
+];
 
 /// What state a data directory was left in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +53,8 @@ pub struct ControlData {
     pub minimum_recovery_end: WalPosition,
     /// Whether data checksums are on.
     pub checksums: bool,
+    /// What a hot standby needs at least: what the primary had when it wrote the log replayed last.
+    pub floor: Floor,
 }
 
 /// Why the control file could not be read.
@@ -124,6 +136,10 @@ impl ControlData {
                 lsn: lsn("Minimum recovery ending location")?,
             },
             checksums: number("Data page checksum version")? > 0,
+            floor: FLOOR
+                .iter()
+                .filter_map(|(line, name)| Some(((*name).to_owned(), lines.get(line)?.parse().ok()?)))
+                .collect(),
         })
     }
 }
@@ -178,6 +194,8 @@ Latest checkpoint's REDO location:    0/30000D8
 Latest checkpoint's TimeLineID:       2
 Minimum recovery ending location:     0/3000198
 Min recovery ending loc's timeline:   2
+max_connections setting:              200
+max_prepared_xacts setting:           0
 Data page checksum version:           1
 ";
 
@@ -189,6 +207,7 @@ Data page checksum version:           1
         assert_eq!(data.system_identifier, 7_575_600_000_000_000_001);
         assert_eq!(data.checkpoint.to_string(), "0/3000110 on timeline 2");
         assert_eq!(data.minimum_recovery_end.lsn, Lsn(0x300_0198));
+        assert_eq!((data.floor["max_connections"], data.floor["max_prepared_transactions"]), (200, 0));
     }
 
     #[test]

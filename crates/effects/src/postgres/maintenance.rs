@@ -3,7 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use super::settings::Settings;
+use model::status::PendingSetting;
+
+use super::control::ControlError;
+use super::settings::{Settings, hold};
 use super::volume::FileError;
 use super::{Postmaster, SUPERUSER, SqlError};
 use crate::process::{ToolError, run_tool};
@@ -20,6 +23,9 @@ pub enum ReloadError {
     /// It could not be asked whether it took them over.
     #[error(transparent)]
     Sql(#[from] SqlError),
+    /// Its control file could not be read.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// It did not accept some of them.
     #[error("PostgreSQL does not accept these settings: {}", .0.join("; "))]
     NotAccepted(Vec<String>),
@@ -69,8 +75,8 @@ impl Postmaster {
         self.change(move |dynamic| dynamic.read_only = read_only).await
     }
 
-    /// Writes changed settings and has the server take over those that need no restart. Returns the names of those that
-    /// do ([`super::Session::pending_restart`]).
+    /// Writes changed settings and has the server take over those that need no restart. Returns those that do
+    /// ([`super::Session::pending_restart`]), what a standby must not lower yet marked as held.
     ///
     /// # Errors
     /// When the server does not accept some; those keep their old values.
@@ -78,7 +84,7 @@ impl Postmaster {
         &self,
         settings: &Settings,
         deadline: Duration,
-    ) -> Result<Vec<String>, ReloadError> {
+    ) -> Result<Vec<PendingSetting>, ReloadError> {
         self.member.write_settings(settings).await?;
         self.reload()?;
         // Only the postmaster knows about errors and pending restarts for certain; a new connection inherits from it.
@@ -88,7 +94,24 @@ impl Postmaster {
         if !errors.is_empty() {
             return Err(ReloadError::NotAccepted(errors));
         }
-        Ok(session.pending_restart(deadline).await?)
+        self.with_held(session.pending_restart(deadline).await?, deadline).await
+    }
+
+    /// Marks what a standby must not lower yet, because its primary has more.
+    ///
+    /// # Errors
+    /// When the server, or its control file, cannot be asked.
+    pub async fn with_held(
+        &self,
+        mut pending: Vec<PendingSetting>,
+        deadline: Duration,
+    ) -> Result<Vec<PendingSetting>, ReloadError> {
+        if pending.iter().any(|setting| setting.lowers)
+            && self.member.control().text("SELECT pg_is_in_recovery()", deadline).await? == "t"
+        {
+            hold(&mut pending, &self.member.control_data(deadline).await?.floor);
+        }
+        Ok(pending)
     }
 }
 

@@ -64,10 +64,7 @@ pub use receiver::{Disconnected, ReceiverError};
 pub use rejoin::{CloneError, CloneProgress, Cloned, RewindError, Rewound};
 pub use secrets::Secrets;
 pub use session::{Facts, ReceiverFacts, SenderFacts, Session, SlotFacts, SqlError, SyncState, WalStatus};
-pub use settings::{
-    Context, Contexts, Dynamic, NOBODY, RefusedParameter, RestartOrder, Settings, SettingsChange, Tls,
-    settings_change, sync_names,
-};
+pub use settings::{Context, Contexts, Dynamic, Floor, NOBODY, RefusedParameter, Settings, Tls, sync_names};
 pub use slots::slot_name;
 pub use source::{Source, SourceError, SourceFacts};
 pub use sync_set::{SyncApplied, SyncSetError};
@@ -297,6 +294,7 @@ mod tests {
             sync_version: 0,
             system_identifier: None,
             lineage: vec![],
+            restart: None,
             because: String::new(),
         }
     }

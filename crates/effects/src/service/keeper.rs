@@ -39,6 +39,8 @@ pub(super) enum Order {
     Run(Box<InstanceSpec>),
     /// End and start again.
     Restart,
+    /// Say that everything before this was taken in.
+    Answer(oneshot::Sender<()>),
     /// End, and say when it has.
     Stop(Option<oneshot::Sender<()>>),
 }
@@ -160,7 +162,7 @@ impl Keeper {
                 // What it was started with is unknown when the agent died before it wrote that down: then it is right.
                 let launched = facts["launch"].as_u64().unwrap_or_else(|| self.spec.launch_digest());
                 self.launched = Some(launched);
-                if launched != self.spec.launch_digest() {
+                if launched != self.spec.launch_digest() && self.spec.replace {
                     self.step(Event::Replaced);
                 }
             }
@@ -198,6 +200,8 @@ impl Keeper {
                 self.stop_asked.extend(asked);
                 self.step(Event::Unwanted);
             }
+            // An error means that nobody waits any more.
+            Input::Order(Some(Order::Answer(sender))) => drop(sender.send(())),
             Input::Order(None) => {}
             Input::Started(Ok(process)) => {
                 self.process = Some(process);
@@ -217,9 +221,18 @@ impl Keeper {
 
     fn change(&mut self, spec: InstanceSpec) {
         let same = self.launched.is_none_or(|launched| launched == spec.launch_digest());
+        // What serves nobody anyway need not wait for its turn.
+        let serves = match self.instance.state() {
+            InstanceState::Ready | InstanceState::Stopping => true,
+            InstanceState::Starting { .. }
+            | InstanceState::NotReady { .. }
+            | InstanceState::Backoff { .. }
+            | InstanceState::Stopped { .. } => false,
+        };
+        let stays = same || (serves && !spec.replace);
         self.instance.set_rules(rules(&spec));
         self.spec = spec;
-        self.step(if same { Event::Wanted } else { Event::Replaced });
+        self.step(if stays { Event::Wanted } else { Event::Replaced });
     }
 
     fn step(&mut self, event: Event) {
@@ -283,7 +296,8 @@ impl Keeper {
                 |status: &&InstanceStatus| status.state == state && status.address == self.spec.address;
             let since = before.filter(same).map_or_else(clock::now, |status| status.since);
             let (service, address) = (self.spec.service.clone(), self.spec.address);
-            let after = InstanceStatus { service, address, state, since, process, starts: self.starts };
+            let (outdated, starts) = (self.is_outdated(), self.starts);
+            let after = InstanceStatus { service, address, state, since, process, outdated, starts };
             if before == Some(&after) {
                 return false;
             }
@@ -291,6 +305,10 @@ impl Keeper {
             states.insert(self.spec.id.clone(), after);
             true
         });
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.process.is_some() && self.launched.is_some_and(|launched| launched != self.spec.launch_digest())
     }
 
     /// Looks after the log on a thread of its own, then again after a while.

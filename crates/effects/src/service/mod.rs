@@ -48,6 +48,12 @@ pub struct InstanceSpec {
     pub stop_grace: Duration,
     /// File that takes both its output streams, see [`logs::path`].
     pub log: PathBuf,
+    /// Parts of command and environment that may differ from what a running process was started with, because it works
+    /// as well without them.
+    pub dispensable: Vec<String>,
+    /// Whether a process that serves is replaced now when it was started with something else; otherwise it serves on,
+    /// and is said to be outdated.
+    pub replace: bool,
 }
 
 impl InstanceSpec {
@@ -55,7 +61,10 @@ impl InstanceSpec {
     /// health check and grace can change under a running one. Stable over versions (FNV-1a, 64 bits).
     pub fn launch_digest(&self) -> u64 {
         let user = self.user.as_ref().map(|user| user.uid);
-        let text = format!("{:?}", (&self.command, &self.env, &self.cwd, user, self.address));
+        let mut text = format!("{:?}", (&self.command, &self.env, &self.cwd, user, self.address));
+        for part in self.dispensable.iter().filter(|part| !part.is_empty()) {
+            text = text.replace(part, "");
+        }
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
@@ -158,6 +167,8 @@ pub struct InstanceStatus {
     pub since: Moment,
     /// Its process, while it has one.
     pub process: Option<ProcessId>,
+    /// Whether it runs with something else than is wanted, and waits for its turn to be replaced.
+    pub outdated: bool,
     /// How often it was started since the agent knows it, the first time included; 0 for an adopted one.
     pub starts: u32,
 }

@@ -88,6 +88,20 @@ impl Supervisor {
         let _ = states.wait_for(all).await;
     }
 
+    /// Waits until every task has taken in what [`Supervisor::apply`] said last, so that what is outdated is known.
+    pub async fn considered(&self) {
+        let ask = |handle: &Handle| {
+            let (sender, answered) = oneshot::channel();
+            handle.order(Order::Answer(sender));
+            answered
+        };
+        let all: Vec<_> = self.tasks.values().map(ask).collect();
+        for answered in all {
+            // A task that panicked has nothing to say.
+            let _ = answered.await;
+        }
+    }
+
     /// Ends an instance gracefully and starts it again; whether it is known.
     pub fn restart(&self, id: &str) -> bool {
         let known = self.states.borrow().contains_key(id);

@@ -63,6 +63,8 @@ impl Root {
             },
             stop_grace: Duration::from_secs(5),
             log: logs::path(&self.path("log"), &"web".into(), id),
+            dispensable: vec![],
+            replace: true,
         }
     }
 
@@ -182,6 +184,14 @@ async fn a_restarted_agent_adopts_what_runs_and_takes_no_traffic_from_it() {
     assert_eq!(until(&mut states, "web-1", is_ready).await.process, own.process);
     let mut changed = spec.clone();
     changed.env.insert("COLOUR".into(), "blue".into());
+    // It serves on until it is its turn.
+    third.apply(vec![InstanceSpec { replace: false, ..changed.clone() }]);
+    assert_eq!(until(&mut states, "web-1", |status| status.outdated).await.process, own.process);
+    // What is dispensable makes no difference.
+    let nothing_new = InstanceSpec { dispensable: vec!["blue".into()], ..changed.clone() };
+    let mut before = spec.clone();
+    before.env.insert("COLOUR".into(), String::new());
+    assert_eq!(nothing_new.launch_digest(), before.launch_digest());
     third.apply(vec![changed]);
     let replaced =
         until(&mut states, "web-1", |status| is_ready(status) && status.process != own.process).await;

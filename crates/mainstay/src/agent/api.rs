@@ -25,6 +25,11 @@ const FORWARD: Duration = Duration::from_secs(20);
 
 /// How often a request is repeated while there is no leader to answer it, and how long to wait in between.
 const LEADER_TRIES: u32 = 20;
+
+/// How often a request is decided anew when another decision was committed first, and how long to wait in between.
+const COMMIT_TRIES: u32 = 5;
+const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on the unix socket, for ever.
@@ -111,8 +116,21 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
         Request::Events { since_us, everywhere } => {
             Reply::Events(events(shared, rpc, since_us, everywhere).await)
         }
-        Request::Switchover { .. } | Request::Failover { .. } if may_forward => {
+        Request::Switchover { .. } | Request::Failover { .. } | Request::RestartMember { .. }
+            if may_forward =>
+        {
             at_leader(shared, rpc, request).await
+        }
+        Request::RestartMember { database, node, force } => {
+            let ask = move |question: &leadership::Question<'_>| leadership::restart(question, &node, force);
+            decide_and_commit(shared, &database, ask).await
+        }
+        Request::On { node, request } if node == shared.me => {
+            Box::pin(answer(shared, rpc, *request, may_forward)).await
+        }
+        Request::On { node, request } if may_forward => forward(rpc, &node, &request).await,
+        Request::On { node, .. } => {
+            Reply::refused(format!("this agent is not {node}'s"), "ask the agent of a node directly")
         }
         Request::Switchover { database, to } => switchover(shared, rpc, &database, to.as_ref()).await,
         Request::Failover { database, to, statement } => {
@@ -189,20 +207,35 @@ async fn switchover(shared: &Shared, rpc: &RpcPool, database: &DatabaseName, to:
 async fn decide_and_commit(
     shared: &Shared,
     database: &DatabaseName,
-    ask: impl FnOnce(&leadership::Question<'_>) -> Result<model::leadership::Leadership, Refusal> + Send + 'static,
+    ask: impl Fn(&leadership::Question<'_>) -> Result<model::leadership::Leadership, Refusal>
+    + Clone
+    + Send
+    + 'static,
 ) -> Reply {
+    for _ in 0..COMMIT_TRIES {
+        if let Some(reply) = try_decide(shared, database, ask.clone()).await {
+            return reply;
+        }
+    }
+    Reply::refused("the decision was overtaken by another one or could not be committed", "try again")
+}
+
+/// One attempt; `None` when another decision came first: then it is checked anew against that.
+async fn try_decide(
+    shared: &Shared,
+    database: &DatabaseName,
+    ask: impl FnOnce(&leadership::Question<'_>) -> Result<model::leadership::Leadership, Refusal> + Send + 'static,
+) -> Option<Reply> {
     let of = database.clone();
     let decided = shared.inputs.ask(move |agent| agent.request(&of, ask)).await;
     let (expected, value) = match decided {
         Some(Ok(Command::Commit { expected, value })) => (expected, value),
-        Some(Err(Refusal { because, hint })) => return Reply::Refused(Refused { because, hint }),
-        Some(Ok(_)) | None => return Reply::refused("the agent is ending", "try again"),
+        Some(Err(Refusal { because, hint })) => return Some(Reply::Refused(Refused { because, hint })),
+        Some(Ok(_)) | None => return Some(Reply::refused("the agent is ending", "try again")),
     };
     let Some(revision) = shared.store.try_commit(expected, &value).await else {
-        return Reply::refused(
-            "the decision was overtaken by another one or could not be committed",
-            "try again",
-        );
+        tokio::time::sleep(COMMIT_PAUSE).await;
+        return None;
     };
     let because = match &value {
         Value::Leadership(_, record) => record.because.clone(),
@@ -210,7 +243,7 @@ async fn decide_and_commit(
     };
     let store = Place::Leadership(database.clone());
     shared.inputs.send(decide::agent::Input::Committed { store, revision: Some((revision, value)) });
-    Reply::Done(because)
+    Some(Reply::Done(because))
 }
 
 async fn pause(shared: &Shared, reason: Option<&str>) -> Reply {
@@ -270,7 +303,7 @@ async fn dsn(shared: &Shared, route: &RouteName) -> Reply {
         );
     };
     match member::dsn(shared, &system, route, database).await {
-        Ok(dsn) => Reply::Dsn(dsn),
+        Ok(dsn) => Reply::Dsn(dsn.text),
         Err(because) => Reply::refused(because, "wait until the database has been created"),
     }
 }

@@ -11,6 +11,7 @@ use effects::process::{OsUser, Registry};
 use effects::service::logs::{self, Limits};
 use effects::service::{InstanceSpec, States, Supervisor};
 use model::routes::InstanceEndpoint;
+use model::status::ServicesState;
 use model::system::placeholder::{RoutePlace, Surroundings, expand};
 use model::system::{RouteTarget, Service, System};
 use model::{NodeName, RouteName, ServiceName, SiteName};
@@ -31,8 +32,12 @@ const NOBODY: &str = "nobody";
 /// What can be asked of the supervisor.
 enum Order {
     Place(Placement),
-    Reconfigure,
-    Restart { subject: String, answer: oneshot::Sender<Vec<String>> },
+    /// Another generation of the system file is in force.
+    Reconfigure(u64),
+    Restart {
+        subject: String,
+        answer: oneshot::Sender<Vec<String>>,
+    },
 }
 
 /// The handle that the mind's hands hold.
@@ -43,10 +48,10 @@ pub(super) struct Instances {
 static ORDERS: std::sync::OnceLock<mpsc::UnboundedSender<Order>> = std::sync::OnceLock::new();
 
 impl Instances {
-    pub(super) fn start(shared: &Shared) -> Self {
+    pub(super) fn start(shared: &Shared, generation: u64) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let _ = ORDERS.set(orders.clone());
-        tokio::spawn(run(shared.clone(), inbox));
+        tokio::spawn(run(shared.clone(), generation, inbox));
         Self { orders }
     }
 
@@ -54,12 +59,12 @@ impl Instances {
         let _ = self.orders.send(Order::Place(placement));
     }
 
-    pub(super) fn reconfigure(&self) {
-        let _ = self.orders.send(Order::Reconfigure);
+    pub(super) fn reconfigure(&self, generation: u64) {
+        let _ = self.orders.send(Order::Reconfigure(generation));
     }
 }
 
-async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
+async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let registry = match Registry::open(&shared.places.state("processes")) {
         Ok(registry) => registry,
         Err(error) => {
@@ -68,6 +73,7 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
         }
     };
     let mut supervisor = Supervisor::new(registry, Limits::default());
+    let (compared, comparisons) = watch::channel(0);
     let (mut placement, mut first) = (None, true);
     let mut due = false;
     let mut told = false;
@@ -78,20 +84,25 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
             () = tokio::time::sleep(RETRY), if due => None,
             () = tokio::time::sleep_until(known_by), if !told => {
                 told = true;
-                tokio::spawn(tell(shared.clone(), supervisor.states()));
+                tokio::spawn(tell(shared.clone(), supervisor.states(), comparisons.clone()));
                 continue;
             }
         };
         match order {
             Some(Order::Place(next)) => placement = Some(next),
-            Some(Order::Reconfigure) | None => {}
+            Some(Order::Reconfigure(next)) => generation = next,
+            None => {}
             Some(Order::Restart { subject, answer }) => {
                 let _ = answer.send(restart_matching(&supervisor, &subject));
                 continue;
             }
         }
-        let Some(placement) = &placement else { continue };
-        match specs(&shared, placement).await {
+        let Some(placement) = &placement else {
+            // Nothing is placed, so nothing runs that could be outdated.
+            compared.send_replace(generation);
+            continue;
+        };
+        match specs(&shared, placement, generation).await {
             Ok(specs) => {
                 due = false;
                 if std::mem::take(&mut first)
@@ -104,8 +115,10 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
                     // Nothing is told before it is known what runs already: proxies would drop instances that serve.
                     told = true;
                     let _ = tokio::time::timeout(KNOWN_LIMIT, supervisor.settled()).await;
-                    tokio::spawn(tell(shared.clone(), supervisor.states()));
+                    tokio::spawn(tell(shared.clone(), supervisor.states(), comparisons.clone()));
                 }
+                supervisor.considered().await;
+                compared.send_replace(generation);
             }
             Err(because) => {
                 due = true;
@@ -116,11 +129,18 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Order>) {
 }
 
 /// Passes every change of an instance on to the mind.
-async fn tell(shared: Shared, mut states: watch::Receiver<States>) {
+async fn tell(shared: Shared, mut states: watch::Receiver<States>, mut compared: watch::Receiver<u64>) {
     loop {
-        let endpoints = endpoints(&shared, &states.borrow_and_update());
-        shared.inputs.send(Input::Instances(endpoints));
-        if states.changed().await.is_err() {
+        let generation = *compared.borrow_and_update();
+        let now = states.borrow_and_update().clone();
+        let outdated = now.iter().filter(|(_, status)| status.outdated).map(|(id, _)| id.clone()).collect();
+        shared.inputs.send(Input::Instances(endpoints(&shared, &now)));
+        shared.inputs.send(Input::Services(ServicesState { generation, outdated }));
+        let gone = tokio::select! {
+            changed = states.changed() => changed.is_err(),
+            changed = compared.changed() => changed.is_err(),
+        };
+        if gone {
             return;
         }
     }
@@ -140,9 +160,9 @@ fn endpoints(shared: &Shared, states: &States) -> Vec<InstanceEndpoint> {
 }
 
 /// What shall run here.
-async fn specs(shared: &Shared, placement: &Placement) -> Result<Vec<InstanceSpec>, String> {
+async fn specs(shared: &Shared, placement: &Placement, generation: u64) -> Result<Vec<InstanceSpec>, String> {
     let system = shared.system.borrow().clone();
-    let mut routes: Option<BTreeMap<RouteName, RoutePlace>> = None;
+    let mut routes: Option<Known> = None;
     let mut specs = vec![];
     for (name, service) in &system.services {
         let placed = placement.get(name).into_iter().flatten();
@@ -152,28 +172,39 @@ async fn specs(shared: &Shared, placement: &Placement) -> Result<Vec<InstanceSpe
             }
             let id = format!("{name}-{number}@{}", shared.me);
             let known = routes.as_ref().ok_or("no routes")?;
-            specs.push(spec(shared, &system, name, service, id, place.port, known)?);
+            let mut spec = spec(shared, &system, name, service, id, place.port, known)?;
+            spec.replace = place.renew >= generation;
+            specs.push(spec);
         }
     }
     Ok(specs)
 }
 
 /// Where each route can be reached from this node.
-async fn route_places(shared: &Shared, system: &System) -> Result<BTreeMap<RouteName, RoutePlace>, String> {
+struct Known {
+    places: BTreeMap<RouteName, RoutePlace>,
+    /// The parts of connection strings that name other nodes: an instance that lacks a new one works as well, so that
+    /// none is replaced because a node has come or gone.
+    other_nodes: Vec<String>,
+}
+
+async fn route_places(shared: &Shared, system: &System) -> Result<Known, String> {
     let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
-    let mut places = BTreeMap::new();
+    let (mut places, mut other_nodes) = (BTreeMap::new(), vec![]);
     for (name, route) in &system.routes {
         let address =
             SocketAddr::new(route.listen.address.unwrap_or_else(|| own.address()), route.listen.port);
         let dsn = match &route.target {
             RouteTarget::Database { database, .. } => {
-                Some(member::dsn(shared, system, name, database).await?)
+                let dsn = member::dsn(shared, system, name, database).await?;
+                other_nodes.push(dsn.others);
+                Some(dsn.text)
             }
             RouteTarget::Service { .. } => None,
         };
         places.insert(name.clone(), RoutePlace { address, dsn });
     }
-    Ok(places)
+    Ok(Known { places, other_nodes })
 }
 
 fn spec(
@@ -183,8 +214,9 @@ fn spec(
     service: &Service,
     id: String,
     port: u16,
-    routes: &BTreeMap<RouteName, RoutePlace>,
+    known: &Known,
 ) -> Result<InstanceSpec, String> {
+    let routes = &known.places;
     let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
     let home = service_home(&shared.places, name);
     let cwd = home.join(&id);
@@ -211,6 +243,8 @@ fn spec(
         health: service.health.clone(),
         stop_grace: service.stop_grace,
         log: logs::path(&shared.places.root.join("log"), name, &id),
+        dispensable: known.other_nodes.clone(),
+        replace: false,
         id,
     })
 }

@@ -14,7 +14,7 @@ use transport::{Identity, RpcPool};
 use super::data_plane::DataPlane;
 use super::gate::GateKeeper;
 use super::instances::Instances;
-use super::member::Member;
+use super::member::{self, Member};
 use super::peers::Peers;
 use super::{Shared, remember_system, store};
 
@@ -53,11 +53,12 @@ impl Hands {
         rpc: RpcPool,
         identity: Identity,
         system_changed: watch::Sender<System>,
+        generation: u64,
     ) -> Self {
         let system = shared.system.borrow().clone();
         let gate = GateKeeper::start(&shared, &system).await;
         let data_plane = DataPlane::start(&shared);
-        let instances = Instances::start(&shared);
+        let instances = Instances::start(&shared, generation);
         let dialers = peers.dial_all(&system, &shared.me, &identity);
         let mut hands = Self {
             shared,
@@ -100,6 +101,15 @@ impl Hands {
                     member.act(action);
                 }
             }
+            Command::Flush { database, server } => {
+                let shared = self.shared.clone();
+                tokio::spawn(async move {
+                    if let Err(because) = member::checkpoint(&shared, &database).await {
+                        tracing::warn!(%because, "dirty pages could not be flushed before the restart");
+                    }
+                    shared.inputs.send(Input::Flushed { database, server });
+                });
+            }
             Command::Gate { database, until } => self.gate.set(&database, until),
             Command::Routes(table) => self.data_plane.serve(table),
             Command::Services(placement) => self.instances.place(placement),
@@ -121,7 +131,7 @@ impl Hands {
         }
         self.gate.cover(&system);
         self.start_members(&system);
-        self.instances.reconfigure();
+        self.instances.reconfigure(generation);
     }
 }
 

@@ -181,7 +181,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
     let incarnation = u64::try_from(effects::clock::wall_us()).unwrap_or(1);
     let agent = Agent::new(me, system, generation, incarnation);
-    let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed).await;
+    let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed, generation).await;
     mind::run(agent, hands, happenings).await;
     Ok(())
 }

@@ -66,10 +66,26 @@ pub enum Request {
         /// The route.
         route: RouteName,
     },
-    /// Restart an instance, or a standby's PostgreSQL, on this node.
+    /// Restart instances on this node.
     Restart {
-        /// `service/web`, `instance/web-1` or `database/orders`.
+        /// `service/web` or `instance/web-1`.
         subject: String,
+    },
+    /// Give a member of a database its turn to restart its PostgreSQL; the primary hands over first.
+    RestartMember {
+        /// The database.
+        database: DatabaseName,
+        /// The member.
+        node: NodeName,
+        /// Whether writes may have to wait meanwhile.
+        force: bool,
+    },
+    /// Ask another node's agent.
+    On {
+        /// The node.
+        node: NodeName,
+        /// What.
+        request: Box<Request>,
     },
     /// The last lines of the logs of `subject` on this node.
     Logs {

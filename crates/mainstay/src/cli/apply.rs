@@ -10,6 +10,7 @@ use lab::{Lab, Mode, Options};
 use mainstay::api::Request;
 use mainstay::install;
 use model::NodeName;
+use model::status::SettingsState;
 use model::system::{Change, Checked, Impact, System, difference, parse_change};
 
 use super::columns::listed;
@@ -270,7 +271,11 @@ async fn works(
             None => "and everything works".to_owned(),
             Some(old) => format!("and all works as before; what was wrong still is: {}", old.what),
         };
-        troubles.into_iter().find(|trouble| !known(trouble)).map(|trouble| trouble.what)
+        troubles
+            .into_iter()
+            .find(|trouble| !known(trouble))
+            .map(|trouble| trouble.what)
+            .or_else(|| unread(view))
     });
     let missing = missing.await?;
     let took = progress.elapsed().as_millis();
@@ -284,6 +289,27 @@ async fn works(
                 .hint("`mainstay status --watch` shows how far it is"))
         }
     }
+}
+
+/// Who has not compared yet what runs with what the file says: what it means is not known before.
+fn unread(view: &View) -> Option<String> {
+    let compared = |node: &&NodeName| {
+        let known = view.overview.nodes.get(*node);
+        view.system.is_witness(node)
+            || known.is_none_or(|known| known.services.generation >= known.generation)
+    };
+    let here = |node: &&NodeName| view.is_here(node);
+    if let Some(node) = view.system.nodes.keys().filter(here).find(|node| !compared(node)) {
+        return Some(format!("{node} has not compared its instances with the file yet"));
+    }
+    view.system.databases.keys().find_map(|database| {
+        let unread = |node: &&NodeName| {
+            let member = view.member(database, node);
+            view.is_here(node) && member.is_some_and(|m| m.status.settings == SettingsState::Unread)
+        };
+        let node = view.members(database).iter().find(unread)?;
+        Some(format!("{database} on {node} has not been asked for its settings yet"))
+    })
 }
 
 #[cfg(test)]

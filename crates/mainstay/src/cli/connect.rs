@@ -168,14 +168,22 @@ impl Connection {
         request: &Request,
         limit: Duration,
     ) -> Result<Reply, CliError> {
-        let Some(socket) = self.sockets.get(node) else {
-            return Err(CliError::with(
-                Exit::Unreachable,
-                format!("the agent of {node} cannot be asked from here"),
-            )
-            .hint(format!("run the command on {node} itself")));
+        let asked = match (self.sockets.get(node), self.sockets.values().next()) {
+            (Some(socket), _) => ask(socket, request, limit).await,
+            // On a node there is one socket: its agent asks the others.
+            (None, Some(socket)) => {
+                let request = Request::On { node: node.clone(), request: Box::new(request.clone()) };
+                ask(socket, &request, limit).await
+            }
+            (None, None) => {
+                return Err(CliError::with(
+                    Exit::Unreachable,
+                    format!("the agent of {node} cannot be asked from here"),
+                )
+                .hint(format!("run the command on {node} itself")));
+            }
         };
-        match ask(socket, request, limit).await {
+        match asked {
             Ok(Reply::Refused(Refused { because, hint })) => {
                 Err(CliError::with(Exit::Refused, because).hint(hint))
             }

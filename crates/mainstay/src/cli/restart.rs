@@ -13,7 +13,6 @@ use super::output::Output;
 use super::progress::Progress;
 use super::status::view::View;
 use super::subject::Subject;
-use super::switchover::switch;
 use super::target::Target;
 
 /// How long a node may take to begin a restart.
@@ -36,11 +35,15 @@ Examples:
   mainstay restart web
   mainstay restart web-2
   mainstay restart orders
+  mainstay restart orders@w1 --force
   mainstay restart node/e1")]
 pub(crate) struct Args {
     /// A node, database, member (`orders@w1`), service or instance
     #[arg(value_name = "SUBJECT")]
     subject: String,
+    /// Restart a member although writes, or all clients, have to wait meanwhile
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -49,7 +52,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let mut connection = Connection::open(&args.target)?;
     let view = connection.view().await?;
     let subject = Subject::find(&view, &args.subject)?;
-    let mut work = Work { connection: &mut connection, progress: Progress::begin(output), output };
+    let mut work = Work { connection: &mut connection, progress: Progress::begin(output), force: args.force };
     match &subject {
         Subject::Service(name) => work.instances(view.instances(name)).await?,
         Subject::Instance(name) => work.instances(named(&view, name)).await?,
@@ -77,7 +80,7 @@ fn named(view: &View, name: &str) -> Vec<InstanceEndpoint> {
 struct Work<'c> {
     connection: &'c mut Connection,
     progress: Progress,
-    output: Output,
+    force: bool,
 }
 
 impl Work<'_> {
@@ -117,39 +120,35 @@ impl Work<'_> {
     async fn database(&mut self, view: &View, name: &DatabaseName) -> Result<(), CliError> {
         let primary = view.record(name).and_then(|record| record.primary().cloned());
         for node in view.members(name).iter().filter(|node| Some(*node) != primary.as_ref()) {
-            self.standby(name, node).await?;
+            self.member(view, name, node).await?;
         }
-        if primary.is_some() {
-            self.hand_over(name).await?;
+        match primary {
+            Some(primary) => self.member(view, name, &primary).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
+    /// The leader gives the member its turn; it is over when another server does the member's part.
     async fn member(&mut self, view: &View, name: &DatabaseName, node: &NodeName) -> Result<(), CliError> {
-        let leads = view.record(name).and_then(|record| record.primary()) == Some(node);
-        if leads { self.hand_over(name).await } else { self.standby(name, node).await }
-    }
-
-    /// A primary that hands over shuts down and starts anew as a standby: that is its restart.
-    async fn hand_over(&mut self, name: &DatabaseName) -> Result<(), CliError> {
-        switch(self.connection, &mut self.progress, name.as_str(), None, self.output).await
-    }
-
-    async fn standby(&mut self, name: &DatabaseName, node: &NodeName) -> Result<(), CliError> {
-        let request = Request::Restart { subject: format!("database/{name}") };
-        let told = self.connection.done(node, &request, REQUEST_LIMIT).await?;
+        let server =
+            |view: &View| view.member(name, node).and_then(|member| member.status.server.started_us());
+        let before = server(view);
+        let request =
+            Request::RestartMember { database: name.clone(), node: node.clone(), force: self.force };
+        let told = self.connection.done(&view.overview.node, &request, REQUEST_LIMIT).await?;
         self.progress.say(&told);
         let back = |view: &View| {
+            let began = server(view).is_some_and(|server| Some(server) != before);
+            let leads = view.serving(name).is_some_and(|(primary, _, _)| primary == node);
             let confirms = view.confirmations(name) == 0
                 || view.record(name).is_some_and(|record| record.sync.members.contains(node));
-            (!(view.streams(name, node) && confirms)).then(|| format!("{name} on {node} is coming back"))
+            let follows = view.streams(name, node) && confirms;
+            let turn = view.record(name).and_then(|record| record.restart.as_ref());
+            let over = turn.is_none_or(|turn| turn.member != *node);
+            (!(began && over && (leads || follows))).then(|| format!("{name} on {node} is coming back"))
         };
         let missing = self.progress.until(self.connection, BACK_LIMIT, back).await?;
-        self.finished(
-            missing,
-            &format!("{name} on {node} follows again"),
-            &format!("mainstay why {name}@{node}"),
-        )
+        self.finished(missing, &format!("{name} on {node} is back"), &format!("mainstay why {name}@{node}"))
     }
 
     /// Everything on a node.

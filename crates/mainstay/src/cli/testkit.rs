@@ -118,6 +118,7 @@ fn summary(system: &System, node: &NodeName, me: &str) -> NodeSummary {
         missing: vec![],
         instances: instances.collect(),
         generation: 0,
+        services: Default::default(),
     }
 }
 
@@ -132,6 +133,7 @@ fn leadership(system: &System, database: &DatabaseName) -> Leadership {
         previous_sync: vec![],
         system_identifier: Some(1),
         lineage: vec![],
+        restart: None,
         because: "commits are provably confirmed".to_owned(),
     }
 }
@@ -145,7 +147,8 @@ fn members(
     let position = WalPosition { timeline: Timeline(1), lsn: END };
     let link = StandbyLink { streaming: true, flushed: END, stalled_ms: 0 };
     let standbys = all.iter().skip(1).map(|node| (node.clone(), link.clone())).collect();
-    let standby = StandbyFacts { position, replayed: END, streaming: true, follows: record.term };
+    let standby =
+        StandbyFacts { position, replayed: END, streaming: true, follows: record.term, started_us: 1 };
     let status = |node: &NodeName| match record.primary() == Some(node) {
         true => MemberStatus {
             promised: record.term,
@@ -153,6 +156,7 @@ fn members(
                 position,
                 standbys: BTreeMap::clone(&standbys),
                 waiting_commits: 0,
+                started_us: 1,
             }),
             led: Some(record.term),
             tenure: Some(Tenure {

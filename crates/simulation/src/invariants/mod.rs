@@ -2,6 +2,7 @@
 
 mod acknowledged_writes_survive;
 mod one_acknowledges;
+mod settings_arrive;
 mod stale_service_is_bounded;
 mod writes_flow_again;
 
@@ -16,5 +17,7 @@ pub(crate) fn broken(world: &World) -> Option<String> {
 
 /// The progress that was not made by the end, if any.
 pub(crate) fn not_alive(world: &World) -> Option<String> {
-    acknowledged_writes_survive::at_the_end(world).or_else(|| writes_flow_again::broken(world))
+    acknowledged_writes_survive::at_the_end(world)
+        .or_else(|| writes_flow_again::broken(world))
+        .or_else(|| settings_arrive::broken(world))
 }

@@ -26,6 +26,8 @@ impl World {
             Action::Follow { .. } => (3_000, 300_000),
             Action::Rejoin { .. } => (300_000, 1_500_000),
             Action::Clone { .. } => (500_000, 2_000_000),
+            Action::Restart { .. } => (200_000, 900_000),
+            Action::StartPrimary { .. } => (80_000, 400_000),
             Action::HandOver { .. } => (20_000, 120_000),
         };
         let duration = self.random.between(low, high);
@@ -48,6 +50,10 @@ impl World {
             Some(Action::Promote { term, sync, .. }) if machine.durable.promised <= term => {
                 self.become_primary(node, &sync)
             }
+            Some(Action::Restart { .. }) => machine.postgres.kill(),
+            Some(Action::StartPrimary { term, sync, .. }) if machine.durable.promised <= term => {
+                self.start_as_primary(node, &sync);
+            }
             Some(
                 Action::Promise(_)
                 | Action::Found { .. }
@@ -59,9 +65,21 @@ impl World {
                 | Action::Follow { .. }
                 | Action::Rejoin { .. }
                 | Action::Clone { .. }
+                | Action::StartPrimary { .. }
                 | Action::HandOver { .. },
             )
             | None => {}
+        }
+    }
+
+    fn start_as_primary(&mut self, node: usize, sync: &SyncSet) {
+        // Connections of before the shutdown are gone, and what waited on them is never acknowledged.
+        self.client.lose(node);
+        let (wanted, now_us) = (self.wanted, self.now_us());
+        let postgres = &mut self.machines[node].postgres;
+        if postgres.process == Process::Stopped {
+            postgres.start_primary(wanted, now_us);
+            postgres.in_force = vec![sync.clone()];
         }
     }
 
@@ -73,7 +91,7 @@ impl World {
             postgres.in_force = vec![sync.clone()];
             postgres.timeline.0 += 1;
             postgres.history = self.histories;
-            postgres.append(None);
+            postgres.announce();
         }
     }
 
@@ -87,8 +105,10 @@ impl World {
             return;
         }
         let Some(action) = self.machines[node].action.take() else { return };
-        let outcome =
-            self.outcome(node, &action).unwrap_or_else(|because| Outcome::Failed { action, because });
+        let outcome = self.outcome(node, &action);
+        self.restarts.0 += u64::from(outcome.is_ok() && matches!(action, Action::Restart { .. }));
+        self.restarts.1 += u64::from(outcome.is_ok() && matches!(action, Action::StartPrimary { .. }));
+        let outcome = outcome.unwrap_or_else(|because| Outcome::Failed { action, because });
         self.machines[node].keep(&outcome);
         let server = Some(self.server(node));
         self.feed(node, Input::Done { database: system::database(), outcome, server });
@@ -114,6 +134,8 @@ impl World {
             Action::Rejoin { primary, term, .. } | Action::Clone { primary, term } => {
                 self.copy(node, primary, *term, promised)
             }
+            Action::Restart { primary, term } => self.follow(node, primary, *term, promised),
+            Action::StartPrimary { term, .. } => self.started_as_primary(node, *term, promised),
             Action::HandOver { term } => self.hand_over(node, *term),
         }
     }
@@ -121,15 +143,15 @@ impl World {
     fn found(&mut self, node: usize, term: Term) -> Result<Outcome, String> {
         self.histories += 1;
         let histories = self.histories;
+        let (wanted, now_us) = (self.wanted, self.now_us());
         let postgres = &mut self.machines[node].postgres;
         if postgres.process == Process::Empty {
             *postgres = Postgres::empty();
             postgres.timeline.0 = 1;
             postgres.history = histories;
             postgres.identifier = Some(histories);
-            postgres.append(None);
         }
-        postgres.process = Process::Primary;
+        postgres.start_primary(wanted, now_us);
         postgres.in_force = vec![];
         let (timeline, begins, system_identifier) = (postgres.timeline, postgres.lsn(), postgres.identifier);
         Ok(Outcome::Leads {
@@ -138,12 +160,13 @@ impl World {
     }
 
     fn start_detached(&mut self, node: usize) -> Result<Outcome, String> {
+        let (wanted, now_us) = (self.wanted, self.now_us());
         let postgres = &mut self.machines[node].postgres;
         if postgres.process == Process::Empty {
             return Err("there is no data".to_owned());
         }
         if postgres.process == Process::Stopped {
-            postgres.process = Process::Standby { follows: None, streaming: false };
+            postgres.start_standby(None, wanted, now_us);
         }
         Ok(Outcome::StartedDetached)
     }
@@ -193,6 +216,20 @@ impl World {
         })
     }
 
+    fn started_as_primary(&mut self, node: usize, term: Term, promised: Term) -> Result<Outcome, String> {
+        if promised > term {
+            return Err("a higher term is promised".to_owned());
+        }
+        let before = self.machines[node].durable.tenure.clone();
+        let postgres = &self.machines[node].postgres;
+        match before {
+            Some(before) if postgres.process == Process::Primary => {
+                Ok(Outcome::Leads { tenure: Tenure { term, sync_applied: None, ..before } })
+            }
+            Some(_) | None => Err("the server does not run".to_owned()),
+        }
+    }
+
     fn is_proved(&self, node: usize, sync: &SyncSet) -> bool {
         let length = self.machines[node].postgres.log.len();
         sync.k == 0 || self.flushed(node, sync, length) >= usize::try_from(sync.k).unwrap_or(usize::MAX)
@@ -217,9 +254,13 @@ impl World {
             return Err("a higher term is promised".to_owned());
         }
         let of = self.machines.iter().position(|machine| machine.name == *primary);
+        let (wanted, now_us) = (self.wanted, self.now_us());
         let postgres = &mut self.machines[node].postgres;
         match postgres.process {
             Process::Stopped | Process::Standby { .. } => {
+                if postgres.process == Process::Stopped {
+                    postgres.start_standby(of, wanted, now_us);
+                }
                 postgres.process = Process::Standby { follows: of, streaming: false };
                 postgres.follows_term = term;
                 Ok(Outcome::Follows(term))
@@ -244,7 +285,7 @@ impl World {
             return Err("the primary cannot be reached".to_owned());
         }
         let mut copy = source.postgres.clone();
-        copy.process = Process::Standby { follows: Some(of), streaming: false };
+        copy.start_standby(Some(of), self.wanted, self.now_us());
         copy.follows_term = term;
         copy.in_force.clear();
         self.machines[node].postgres = copy;
@@ -274,7 +315,7 @@ impl super::Machine {
     /// What is written down before an action begins.
     fn run_action_started(&mut self, action: &Action) {
         match action {
-            Action::Promote { term, sync, .. } => {
+            Action::Promote { term, sync, .. } | Action::StartPrimary { term, sync, .. } => {
                 self.durable.led = Some(*term);
                 self.durable.tainted_by = Some(*term);
                 let _ = sync;
@@ -288,6 +329,7 @@ impl super::Machine {
             | Action::Detach { .. }
             | Action::ReportStopped { .. }
             | Action::Follow { .. }
+            | Action::Restart { .. }
             | Action::Rejoin { .. }
             | Action::Clone { .. }
             | Action::HandOver { .. } => {}

@@ -31,6 +31,10 @@ fn no_seed_breaks_an_invariant() {
         reports.iter().filter(|report| report.terms > 2).count() > 30,
         "too few failovers to prove anything"
     );
+    let restarts = |of: fn(&simulation::Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let (standbys, primaries) = (restarts(|report| report.restarts.0), restarts(|report| report.restarts.1));
+    println!("{standbys} standbys restarted for new settings, {primaries} primaries in place");
+    assert!(standbys > SEEDS && primaries > SEEDS / 4, "too few restarts to prove anything");
 }
 
 #[test]

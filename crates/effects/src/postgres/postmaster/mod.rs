@@ -122,7 +122,7 @@ impl Member {
     ///
     /// Before that: an interrupted swap of data directories is completed, the data's version and control file are
     /// checked, processes left over by a dead postmaster are waited for and killed, a stale `postmaster.pid` is removed,
-    /// all configuration is written anew, what `ALTER SYSTEM` left is discarded, and the signal files are made to fit the
+    /// all configuration is written anew (a standby's with nothing below what its primary has), what `ALTER SYSTEM` left is discarded, and the signal files are made to fit the
     /// role.
     ///
     /// # Errors
@@ -137,8 +137,12 @@ impl Member {
         let Some(_lock) = self.lock().await? else {
             return Err(StartError::Locked(self.paths().lock().display().to_string()));
         };
-        self.preflight(left(begin, deadline)).await?;
-        self.write_settings(settings).await?;
+        let control = self.preflight(left(begin, deadline)).await?;
+        let settings = match role {
+            StartRole::Standby => settings.not_below(&control.floor, &settings.effective(self)),
+            StartRole::Primary { .. } => settings.clone(),
+        };
+        self.write_settings(&settings).await?;
         self.write_role(role).await?;
         let log_begins = self.log_length().await;
         let process =

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::control::ControlData;
 use super::super::installation::major_of_data;
 use super::super::session::left;
 use super::super::volume::{self, Access};
@@ -18,7 +19,8 @@ use super::StartError;
 const ORPHANS_MAY_TAKE: Duration = Duration::from_millis(300);
 
 impl Member {
-    pub(super) async fn preflight(&self, deadline: Duration) -> Result<(), StartError> {
+    /// Returns what the control file says.
+    pub(super) async fn preflight(&self, deadline: Duration) -> Result<ControlData, StartError> {
         let begin = Instant::now();
         self.finish_swap().await?;
         let data = self.paths().data.display().to_string();
@@ -34,12 +36,13 @@ impl Member {
             let bin_dir = self.installation().bin_dir.clone();
             return Err(StartError::WrongMajor { data, found, installed, bin_dir });
         }
-        self.control_data(left(begin, deadline)).await?;
+        let control = self.control_data(left(begin, deadline)).await?;
         if let Some(running) = self.running().await {
             return Err(StartError::AlreadyRunning(running.process().id()));
         }
         self.clear_remains(ORPHANS_MAY_TAKE, left(begin, deadline)).await?;
-        Ok(self.remove_stale_pid_file().await?)
+        self.remove_stale_pid_file().await?;
+        Ok(control)
     }
 
     /// Removes `postmaster.pid` files. PostgreSQL itself takes the file of a dead postmaster for a living one's when

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use model::status::PendingSetting;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
@@ -15,7 +16,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
 pub use observe::{Facts, ReceiverFacts, SenderFacts, SlotFacts, SyncState, WalStatus};
 
 use super::SUPERUSER;
-use super::settings::{Context, Contexts};
+use super::settings::{Context, Contexts, lowers};
 
 /// Set for every session of the agent: its own writes never wait for a standby, no user's default may make it
 /// read-only, slow or noisy, and its statements end by themselves when the agent has given up on them.
@@ -128,10 +129,18 @@ impl Session {
     ///
     /// # Errors
     /// See [`SqlError`].
-    pub async fn pending_restart(&self, deadline: Duration) -> Result<Vec<String>, SqlError> {
-        let sql = "SELECT coalesce(json_agg(lower(name)), '[]')::text FROM pg_settings WHERE pending_restart";
+    pub async fn pending_restart(&self, deadline: Duration) -> Result<Vec<PendingSetting>, SqlError> {
+        let sql = "SELECT coalesce(json_agg(json_build_object('name', lower(s.name), 'runs', current_setting(s.name), \
+                   'wanted', (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) \
+                   ORDER BY f.seqno DESC LIMIT 1)) ORDER BY s.name), '[]')::text \
+                   FROM pg_settings s WHERE s.pending_restart";
         let parsed = serde_json::from_str(&self.text(sql, deadline).await?);
-        parsed.map_err(|error| SqlError::Unexpected(error.to_string()))
+        let mut pending: Vec<PendingSetting> =
+            parsed.map_err(|error| SqlError::Unexpected(error.to_string()))?;
+        for setting in &mut pending {
+            setting.lowers = lowers(setting);
+        }
+        Ok(pending)
     }
 
     /// What the server could not take over from its configuration files, in words; empty when all is well.

@@ -35,6 +35,8 @@ pub struct Facts {
     pub sync_waiting: u32,
     /// Client connections in use, the agent's own among them.
     pub clients: u32,
+    /// When the server was started, in microseconds since the Unix epoch.
+    pub started_us: i64,
 }
 
 /// A standby's WAL receiver (`pg_stat_wal_receiver`).
@@ -162,7 +164,8 @@ SELECT json_build_object(
     SELECT slot_name AS name, active, restart_lsn AS restart, wal_status
     FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary) AS s),
   'sync_waiting', (SELECT count(*) FROM activity WHERE wait_event = 'SyncRep'),
-  'clients', (SELECT count(*) FROM activity WHERE backend_type = 'client backend')
+  'clients', (SELECT count(*) FROM activity WHERE backend_type = 'client backend'),
+  'started_us', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
 )::text FROM me";
 
 impl Session {
@@ -203,7 +206,7 @@ mod tests {
             "receiver" : {"pid":7,"status":"streaming","host":"10.0.0.1","port":5432,"timeline":2,
                 "latest_end":"0/3000148","silent_ms":12},
             "senders" : [], "slots" : [{"name":"mainstay_e2","active":false,"restart":null,"wal_status":null}],
-            "sync_waiting" : 0, "clients" : 2}"#;
+            "sync_waiting" : 0, "clients" : 2, "started_us" : 1763800000000000}"#;
         let facts: Facts = serde_json::from_str(text).unwrap();
         assert_eq!(facts.position, WalPosition { timeline: Timeline(2), lsn: Lsn(0x300_0148) });
         assert_eq!(facts.system_number(), 7_444_444_444_444_444_444);

@@ -1,8 +1,12 @@
-//! What a change of parameters demands: nothing, a reload, or restarts in a certain order.
+//! Which settings take effect only when the server starts, and which of them wait for that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use model::postgres::STANDBY_NEEDS_AS_MUCH;
+use model::status::PendingSetting;
 use serde::{Deserialize, Serialize};
+
+use super::Settings;
 
 /// When PostgreSQL takes over a new value of a parameter (`pg_settings.context`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,118 +23,76 @@ pub enum Context {
 /// The context of every parameter that a server knows.
 pub type Contexts = BTreeMap<String, Context>;
 
-/// In which order members restart, so that no standby has less than its primary (it would stop replaying): PostgreSQL
-/// documentation, "Hot Standby", administrator's overview.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartOrder {
-    /// Standbys first, one after the other, then the primary (or a switchover). Also when the order does not matter.
-    StandbysFirst,
-    /// The primary first: something is lowered that standbys must have at least as much of.
-    PrimaryFirst,
-    /// Something is raised and something lowered: restart everything twice, first with the raised values only.
-    RaiseThenLower,
+/// What a standby needs at least of each of [`STANDBY_NEEDS_AS_MUCH`], by what its control file says of its primary.
+pub type Floor = BTreeMap<String, i64>;
+
+impl Settings {
+    /// These settings with nothing below `floor`: a hot standby does not start with less than its primary has.
+    #[must_use]
+    pub fn not_below(&self, floor: &Floor, effective: &BTreeMap<String, String>) -> Self {
+        let mut raised = self.clone();
+        for (name, least) in floor {
+            if effective.get(name).and_then(|value| number(value)).is_some_and(|value| value < *least) {
+                raised.parameters.insert(name.clone(), least.to_string());
+            }
+        }
+        raised
+    }
 }
 
-/// What a change of parameters demands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "demands")]
-pub enum SettingsChange {
-    /// Nothing has changed.
-    Nothing,
-    /// A reload on every member.
-    Reload,
-    /// A restart of every member.
-    Restart {
-        /// In this order.
-        order: RestartOrder,
-        /// Because of these parameters.
-        because: BTreeSet<String>,
-    },
+/// Whether the new value of a setting is less of something that standbys must have as much of as their primary.
+pub(in super::super) fn lowers(setting: &PendingSetting) -> bool {
+    let wanted = setting.wanted.as_deref().and_then(number);
+    STANDBY_NEEDS_AS_MUCH.contains(&setting.name.as_str())
+        && matches!((wanted, number(&setting.runs)), (Some(wanted), Some(runs)) if wanted < runs)
 }
 
-/// What a standby must have at least as much of as its primary.
-const STANDBY_NEEDS_AS_MUCH: [&str; 5] = [
-    "max_connections",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-    "max_worker_processes",
-];
-
-/// What the step from `old` to `new` (both from [`super::Settings::effective`]) demands of a server with `contexts`. A
-/// parameter that the server does not know (an extension's, not loaded) is taken to be reloadable.
-pub fn settings_change(
-    old: &BTreeMap<String, String>,
-    new: &BTreeMap<String, String>,
-    contexts: &Contexts,
-) -> SettingsChange {
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let changed: Vec<&String> = names.into_iter().filter(|name| old.get(*name) != new.get(*name)).collect();
-    if changed.is_empty() {
-        return SettingsChange::Nothing;
+/// Marks what a standby must not lower yet.
+pub(in super::super) fn hold(pending: &mut [PendingSetting], floor: &Floor) {
+    for setting in pending.iter_mut().filter(|setting| setting.lowers) {
+        let wanted = setting.wanted.as_deref().and_then(number);
+        setting.held =
+            matches!((wanted, floor.get(&setting.name)), (Some(wanted), Some(least)) if wanted < *least);
     }
-    let at_start = |name: &&&String| contexts.get(**name) == Some(&Context::Postmaster);
-    let because: BTreeSet<String> = changed.iter().filter(at_start).map(|name| (*name).clone()).collect();
-    if because.is_empty() {
-        return SettingsChange::Reload;
-    }
-    SettingsChange::Restart { order: order(old, new), because }
 }
 
-fn order(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> RestartOrder {
-    let number = |values: &BTreeMap<String, String>, name: &str| values.get(name)?.trim().parse::<i64>().ok();
-    let steps =
-        STANDBY_NEEDS_AS_MUCH.iter().filter_map(|name| Some((number(old, name)?, number(new, name)?)));
-    let (mut raised, mut lowered) = (false, false);
-    for (before, after) in steps {
-        raised |= after > before;
-        lowered |= after < before;
-    }
-    match (raised, lowered) {
-        (true, true) => RestartOrder::RaiseThenLower,
-        (false, true) => RestartOrder::PrimaryFirst,
-        (true | false, false) => RestartOrder::StandbysFirst,
-    }
+fn number(value: &str) -> Option<i64> {
+    value.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn demand(old: &[(&str, &str)], new: &[(&str, &str)]) -> SettingsChange {
-        let start = ["max_connections", "max_wal_senders", "shared_buffers"];
-        let mut contexts: Contexts =
-            start.iter().map(|name| ((*name).to_owned(), Context::Postmaster)).collect();
-        contexts.insert("work_mem".into(), Context::Reload);
-        settings_change(&values(old), &values(new), &contexts)
-    }
-
-    fn restart(order: RestartOrder, because: &[&str]) -> SettingsChange {
-        SettingsChange::Restart { order, because: because.iter().map(|name| (*name).to_owned()).collect() }
+    fn setting(name: &str, runs: &str, wanted: Option<&str>) -> PendingSetting {
+        let wanted = wanted.map(str::to_owned);
+        PendingSetting { name: name.into(), runs: runs.into(), wanted, held: false, lowers: false }
     }
 
     #[test]
-    fn a_reload_where_a_reload_suffices() {
-        assert_eq!(demand(&[("work_mem", "4MB")], &[("work_mem", "4MB")]), SettingsChange::Nothing);
-        assert_eq!(demand(&[("work_mem", "4MB")], &[]), SettingsChange::Reload);
-        assert_eq!(demand(&[], &[("some_extension.limit", "4")]), SettingsChange::Reload);
+    fn only_less_of_what_standbys_need_is_lowering() {
+        assert!(lowers(&setting("max_connections", "200", Some("100"))));
+        assert!(!lowers(&setting("max_connections", "100", Some("200"))));
+        assert!(!lowers(&setting("max_connections", "100", None)));
+        assert!(!lowers(&setting("max_files_per_process", "1000", Some("500"))));
     }
 
     #[test]
-    fn no_standby_ever_has_less_than_its_primary() {
-        let (low, high) = ([("max_connections", "100")], [("max_connections", "200")]);
-        assert_eq!(demand(&low, &high), restart(RestartOrder::StandbysFirst, &["max_connections"]));
-        assert_eq!(demand(&high, &low), restart(RestartOrder::PrimaryFirst, &["max_connections"]));
-        let before = [("max_connections", "100"), ("max_wal_senders", "20")];
-        let after = [("max_connections", "200"), ("max_wal_senders", "10")];
-        let both = &["max_connections", "max_wal_senders"];
-        assert_eq!(demand(&before, &after), restart(RestartOrder::RaiseThenLower, both));
-        let buffers = demand(&[("shared_buffers", "1GB")], &[("shared_buffers", "128MB")]);
-        assert_eq!(buffers, restart(RestartOrder::StandbysFirst, &["shared_buffers"]));
+    fn a_standby_keeps_what_its_primary_has() {
+        let floor = Floor::from([("max_connections".to_owned(), 200), ("max_wal_senders".to_owned(), 10)]);
+        let wanted = BTreeMap::from([("max_connections".to_owned(), "100".to_owned())]);
+        let settings = Settings { parameters: wanted.clone(), ..Settings::default() };
+        assert_eq!(settings.not_below(&floor, &wanted).parameters["max_connections"], "200");
+        let floor = Floor::from([("max_connections".to_owned(), 100)]);
+        assert_eq!(settings.not_below(&floor, &wanted), settings);
+    }
+
+    #[test]
+    fn what_is_held_is_let_go_when_the_primary_has_less() {
+        let mut pending = [PendingSetting { lowers: true, ..setting("max_connections", "200", Some("100")) }];
+        hold(&mut pending, &Floor::from([("max_connections".to_owned(), 200)]));
+        assert!(pending[0].held);
+        hold(&mut pending, &Floor::from([("max_connections".to_owned(), 100)]));
+        assert!(!pending[0].held);
     }
 }

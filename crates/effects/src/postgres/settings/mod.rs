@@ -14,7 +14,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use change::{Context, Contexts, RestartOrder, SettingsChange, settings_change};
+pub use change::{Context, Contexts, Floor};
+pub(super) use change::{hold, lowers};
 pub use dynamic::{Dynamic, NOBODY, sync_names};
 pub(super) use text::conninfo_value;
 

@@ -181,6 +181,7 @@ pub(crate) fn token(node: &NodeName, term: u64) -> PrimaryToken {
         sync_version: 0,
         system_identifier: None,
         lineage: vec![],
+        restart: None,
         because: "the test says so".into(),
     };
     PrimaryToken::of(&record, node).unwrap()

@@ -168,7 +168,7 @@ async fn unused_slots_follow_what_their_members_hold_and_lost_ones_are_told() {
     cluster.settings.parameters.insert("wal_keep_size".into(), "0".into());
     cluster.settings.parameters.insert("max_wal_size".into(), "32MB".into());
     let pending = servers[0].reload_settings(&cluster.settings, SOON).await.unwrap();
-    assert_eq!(pending, Vec::<String>::new());
+    assert_eq!(pending, []);
     let control = servers[0].member().control();
     let begin = std::time::Instant::now();
     loop {

@@ -1,9 +1,8 @@
 //! Parameters in force, and what their change demands.
 
-use effects::postgres::{
-    Application, RestartOrder, Settings, SettingsChange, StopMode, Tls, settings_change,
-};
+use effects::postgres::{Application, Settings, StopMode, Tls};
 use model::leadership::SyncSet;
+use model::status::PendingSetting;
 
 use super::cluster::{Cluster, SOON, wait_until_streaming};
 
@@ -20,24 +19,59 @@ async fn what_is_configured_is_in_force_and_a_change_demands_what_it_must() {
         }
     }
     assert_eq!(session.settings_errors(SOON).await.unwrap(), Vec::<String>::new());
-    let before = cluster.settings.effective(&member);
     cluster.settings.parameters.insert("work_mem".into(), "7MB".into());
-    let reload = cluster.settings.effective(&member);
-    assert_eq!(settings_change(&before, &reload, &contexts), SettingsChange::Reload);
-    assert_eq!(primary.reload_settings(&cluster.settings, SOON).await.unwrap(), Vec::<String>::new());
+    assert_eq!(primary.reload_settings(&cluster.settings, SOON).await.unwrap(), []);
     session.close().await;
     assert_eq!(session.text("SHOW work_mem", SOON).await.unwrap(), "7MB");
     cluster.settings.parameters.insert("max_connections".into(), "120".into());
-    let restart = cluster.settings.effective(&member);
-    let because = ["max_connections".to_owned()].into();
-    let expected = SettingsChange::Restart { order: RestartOrder::StandbysFirst, because };
-    assert_eq!(settings_change(&reload, &restart, &contexts), expected);
-    assert_eq!(primary.reload_settings(&cluster.settings, SOON).await.unwrap(), ["max_connections"]);
+    let pending = primary.reload_settings(&cluster.settings, SOON).await.unwrap();
+    assert_eq!(in_short(&pending), ["max_connections 100 120"]);
     primary.stop(StopMode::Fast, SOON).await.unwrap();
     primary.process().exited().await;
     cluster.start_primary(0, SyncSet::default()).await;
     assert_eq!(session.text("SHOW max_connections", SOON).await.unwrap(), "120");
-    assert_eq!(session.pending_restart(SOON).await.unwrap(), Vec::<String>::new());
+    assert_eq!(session.pending_restart(SOON).await.unwrap(), []);
+}
+
+/// Name, value that runs, value wanted, and whether it is held.
+fn in_short(pending: &[PendingSetting]) -> Vec<String> {
+    let held = |setting: &PendingSetting| if setting.held { " held" } else { "" };
+    let wanted = |setting: &PendingSetting| setting.wanted.clone().unwrap_or_default();
+    pending.iter().map(|s| format!("{} {} {}{}", s.name, s.runs, wanted(s), held(s))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_keeps_what_its_primary_has_until_the_primary_has_less() {
+    let (mut cluster, servers) = Cluster::streaming(&["e1", "e2"]).await;
+    let [primary, standby] = servers.as_slice() else { panic!("two servers") };
+    cluster.settings.parameters.insert("max_connections".into(), "60".into());
+    let lower = ["max_connections 100 60"];
+    assert_eq!(in_short(&primary.reload_settings(&cluster.settings, SOON).await.unwrap()), lower);
+    let held = standby.reload_settings(&cluster.settings, SOON).await.unwrap();
+    assert_eq!(in_short(&held), ["max_connections 100 60 held"]);
+    // A restart changes nothing yet, and works all the same.
+    standby.stop(StopMode::Fast, SOON).await.unwrap();
+    standby.process().exited().await;
+    let standby = cluster.start_standby(1).await;
+    assert_eq!(standby.member().control().text("SHOW max_connections", SOON).await.unwrap(), "100");
+    wait_until_streaming(primary, cluster.members[1].node()).await;
+    primary.stop(StopMode::Fast, SOON).await.unwrap();
+    primary.process().exited().await;
+    let primary = cluster.start_primary(0, SyncSet::default()).await;
+    assert_eq!(primary.member().control().text("SHOW max_connections", SOON).await.unwrap(), "60");
+    wait_until_streaming(&primary, cluster.members[1].node()).await;
+    let begin = std::time::Instant::now();
+    loop {
+        let pending = standby.reload_settings(&cluster.settings, SOON).await.unwrap();
+        if in_short(&pending) == lower {
+            break;
+        }
+        assert!(begin.elapsed() < SOON, "{pending:?}");
+    }
+    standby.stop(StopMode::Fast, SOON).await.unwrap();
+    standby.process().exited().await;
+    let standby = cluster.start_standby(1).await;
+    assert_eq!(standby.member().control().text("SHOW max_connections", SOON).await.unwrap(), "60");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

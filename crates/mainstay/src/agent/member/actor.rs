@@ -5,6 +5,7 @@ use std::time::Duration;
 use decide::agent::{Durable, Input, Outcome};
 use decide::member::Action;
 use effects::postgres::{FoundError, Postmaster, PrimaryToken, StartRole, StopMode, Stopped};
+use model::NodeName;
 use model::leadership::{SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::Tenure;
@@ -29,6 +30,8 @@ const PROOF_LIMIT: Duration = Duration::from_secs(3);
 const DRAIN_LIMIT: Duration = Duration::from_millis(600);
 /// How long after a promotion the checkpoint that rewinds need is hurried.
 const CHECKPOINT_AFTER: Duration = Duration::from_millis(400);
+/// How long a standby's clean shutdown may take before it is ended at once: nobody waits for it.
+const STANDBY_SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// How long a clean shutdown may take before the switchover becomes a failover.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(3500);
 
@@ -121,6 +124,8 @@ impl Actor {
             Action::Follow { primary, term } => self.follow(primary, *term).await,
             Action::Rejoin { primary, term, .. } => self.rejoin(primary, *term).await,
             Action::Clone { primary, term } => self.clone_primary(primary, *term).await,
+            Action::Restart { primary, term } => self.restart(primary, *term).await,
+            Action::StartPrimary { term, sync, .. } => self.start_primary(*term, sync).await,
             Action::HandOver { term } => self.hand_over(*term).await,
         }
     }
@@ -322,6 +327,41 @@ impl Actor {
             tracing::info!(took_ms = applied.took.as_millis(), set = %sync, "sync set in force and proved");
         }
         Ok(Outcome::SyncApplied { term, version, proved: sync.k == 0 || applied.confirmed.is_some() })
+    }
+
+    /// Ends this standby's server, and starts it anew with the settings of now.
+    async fn restart(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
+        self.still(term)?;
+        if let Some(postmaster) = self.ground.postmaster() {
+            // A restart point now makes both the shutdown and the next start short; without one they are only longer.
+            if let Err(error) = postmaster.checkpoint(STANDBY_SHUTDOWN_LIMIT).await {
+                tracing::debug!(%error, "no restart point before the restart");
+            }
+            if let Err(error) = postmaster.stop(StopMode::Fast, STANDBY_SHUTDOWN_LIMIT).await {
+                tracing::warn!(%error, "the standby is ended at once");
+            }
+        }
+        self.end().await?;
+        self.follow_now(primary, term).await?;
+        Ok(Outcome::Follows(term))
+    }
+
+    /// Starts the server as the primary that it was: it shut down cleanly, and nobody led in between.
+    async fn start_primary(&mut self, term: Term, sync: &SyncSet) -> Done<Outcome> {
+        let token = self.token(term).await?;
+        let (Some(before), None) = (self.durable.tenure.clone(), self.ground.postmaster()) else {
+            return Err("what the server was before is not known".to_owned());
+        };
+        if before.term.next() != term && before.term != term {
+            return Err(format!("it led term {}, not the one before {term}", before.term));
+        }
+        self.keep(|durable| {
+            durable.led = Some(term);
+            durable.tainted_by = Some(term);
+        })
+        .await?;
+        self.start(&StartRole::Primary { token, sync: sync.clone() }).await?;
+        Ok(self.leads(term, before.timeline, before.begins).await)
     }
 
     /// Drains, shuts down cleanly, promises the next term. The process may still have to end when this returns.

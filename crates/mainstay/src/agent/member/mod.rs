@@ -7,6 +7,7 @@ mod actor;
 mod durable;
 mod observer;
 mod rejoin;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use decide::agent::Input;
 use decide::member::Action;
 use effects::postgres::{
-    self, Application, Installation, MemberConfig, Postmaster, Secrets, Settings, Source,
+    self, Application, Facts, Installation, MemberConfig, Postmaster, Secrets, Settings, Source,
 };
 use effects::process::Registry;
 use model::status::Server;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use super::Shared;
 use super::store::{WITHIN, secrets_key};
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
+use settings::ServerSeen;
 
 /// Time between two attempts to find PostgreSQL and open the member.
 const OPEN_PAUSE: Duration = Duration::from_secs(2);
@@ -53,6 +55,8 @@ struct Ground {
     member: postgres::Member,
     registry: Registry,
     server: Arc<Mutex<Option<Postmaster>>>,
+    /// The server that answered last.
+    seen: Arc<Mutex<Option<ServerSeen>>>,
     /// Changes whenever the actor begins or ends something: what was seen across a change is not told.
     epoch: Arc<AtomicU64>,
 }
@@ -104,6 +108,7 @@ async fn run(
         member,
         registry,
         server: Arc::default(),
+        seen: Arc::default(),
         epoch: Arc::default(),
     };
     ground.adopt().await;
@@ -176,6 +181,15 @@ impl Ground {
     fn set_postmaster(&self, postmaster: Option<Postmaster>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = postmaster;
         self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn server_seen(&self) -> Option<ServerSeen> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_server(&self, facts: &Facts) {
+        let seen = ServerSeen { started_us: facts.started_us, in_recovery: facts.in_recovery };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 
     fn turn_epoch(&self) {
@@ -272,13 +286,21 @@ pub(super) async fn checkpoint(_shared: &Shared, database: &DatabaseName) -> Res
     postmaster.checkpoint(CHECKPOINT_LIMIT).await.map_err(|error| error.to_string())
 }
 
+/// How to connect to a database.
+pub(super) struct Dsn {
+    /// A connection string.
+    pub(super) text: String,
+    /// The part of it that names other nodes than this one: it works without.
+    pub(super) others: String,
+}
+
 /// How to connect to a database through a route as its owner: this node's proxy first, then the others'.
 pub(super) async fn dsn(
     shared: &Shared,
     system: &System,
     route: &RouteName,
     database: &DatabaseName,
-) -> Result<String, String> {
+) -> Result<Dsn, String> {
     let (Some(listen), Some(config)) =
         (system.routes.get(route).map(|route| route.listen), system.databases.get(database))
     else {
@@ -289,13 +311,15 @@ pub(super) async fn dsn(
         return Err(format!("the database {database} has not been created yet"));
     };
     let address = |node: &model::system::Node| listen.address.unwrap_or_else(|| node.address());
-    let mut hosts: Vec<String> =
-        system.workers().filter(|(name, _)| **name != shared.me).map(|(_, n)| host(address(n))).collect();
-    if let Some(own) = system.nodes.get(&shared.me).filter(|_| !system.is_witness(&shared.me)) {
-        hosts.insert(0, host(address(own)));
-    }
-    let hosts: Vec<String> = hosts.iter().map(|host| format!("{host}:{}", listen.port)).collect();
-    Ok(format!("postgresql://{}:{}@{}/{}", config.owner, secrets.owner, hosts.join(","), config.dbname))
+    let place = |node: &model::system::Node| format!("{}:{}", host(address(node)), listen.port);
+    let others = system.workers().filter(|(name, _)| **name != shared.me).map(|(_, node)| place(node));
+    let own = system.nodes.get(&shared.me).filter(|_| !system.is_witness(&shared.me)).map(place);
+    let (first, others) = match own {
+        Some(own) => (own, others.map(|other| format!(",{other}")).collect()),
+        None => (others.collect::<Vec<_>>().join(","), String::new()),
+    };
+    let (owner, password, dbname) = (&config.owner, &secrets.owner, &config.dbname);
+    Ok(Dsn { text: format!("postgresql://{owner}:{password}@{first}{others}/{dbname}"), others })
 }
 
 /// An address as it stands in a URL.

@@ -8,12 +8,11 @@ use decide::agent::Input;
 use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Prober};
 use model::NodeName;
-use model::event::{Event, Severity};
 use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
 use model::time::Moment;
 
-use super::Ground;
+use super::{Ground, settings};
 
 /// How often the server is asked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -31,8 +30,6 @@ const DISK_LIMIT: Duration = Duration::from_secs(1);
 const LITTLE_SPACE: u64 = 24 << 20;
 /// How often the replication slots of the other members are looked after.
 const SLOTS_EVERY: Duration = Duration::from_secs(2);
-/// How long a reload of settings may take.
-const SETTINGS_LIMIT: Duration = Duration::from_secs(10);
 /// How often free space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,7 +37,7 @@ const SPACE_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn observe(ground: Ground) {
     let mut watch = Watch::new(ground.clone());
     tokio::spawn(keep_slots(ground.clone()));
-    tokio::spawn(follow_settings(ground.clone()));
+    tokio::spawn(settings::follow(ground.clone()));
     tokio::spawn(watch_exits(ground));
     loop {
         watch.round().await;
@@ -55,31 +52,6 @@ async fn keep_slots(ground: Ground) {
         if let Err(error) = ground.keep_slots().await {
             tracing::debug!(%error, "replication slots could not be looked after");
         }
-    }
-}
-
-/// Puts changed parameters of the system file in force where a reload is enough, and says which need a restart.
-async fn follow_settings(mut ground: Ground) {
-    while ground.config.changed().await.is_ok() {
-        let Some(postmaster) = ground.postmaster() else { continue };
-        let (what, because) = match postmaster.reload_settings(&ground.settings(), SETTINGS_LIMIT).await {
-            Ok(pending) if pending.is_empty() => {
-                ("settings are in force", "the system file has changed".to_owned())
-            }
-            Ok(pending) => (
-                "settings wait for a restart",
-                format!("PostgreSQL reads {} only at its start", pending.join(", ")),
-            ),
-            Err(error) => ("settings could not be changed", error.to_string()),
-        };
-        ground.shared.journal.add(Event {
-            at_us: 0,
-            node: ground.shared.me.clone(),
-            severity: Severity::Info,
-            subject: format!("database/{}", ground.database),
-            what: format!("{}: {what}", ground.shared.me),
-            because,
-        });
     }
 }
 
@@ -158,6 +130,7 @@ impl Watch {
         match postmaster.member().observer().observe(ANSWER_LIMIT).await {
             Ok(facts) => {
                 self.failure = None;
+                self.ground.note_server(&facts);
                 let identifier = facts.system_identifier.parse().ok();
                 (self.running(&facts), identifier)
             }
@@ -187,6 +160,7 @@ impl Watch {
                 replayed: facts.replayed.unwrap_or(facts.position.lsn),
                 streaming,
                 follows: Default::default(),
+                started_us: facts.started_us,
             });
         }
         let links = facts.senders.iter().map(|sender| {
@@ -200,6 +174,7 @@ impl Watch {
             position: facts.position,
             standbys,
             waiting_commits: facts.sync_waiting,
+            started_us: facts.started_us,
         })
     }
 

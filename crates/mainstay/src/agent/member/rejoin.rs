@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use decide::agent::{Durable, Outcome};
-use effects::postgres::{Divergence, RewindError, Source, StartRole, TimelineHistory, divergence};
+use effects::postgres::{
+    ControlState, Divergence, RewindError, Source, StartRole, TimelineHistory, divergence,
+};
 use model::NodeName;
 use model::leadership::Term;
 use model::postgres::{Lsn, WalPosition};
@@ -35,7 +37,7 @@ impl Actor {
         Ok(Outcome::Follows(term))
     }
 
-    async fn follow_now(&mut self, primary: &NodeName, term: Term) -> Done<()> {
+    pub(super) async fn follow_now(&mut self, primary: &NodeName, term: Term) -> Done<()> {
         self.still(term)?;
         let source = self.source(primary)?;
         if self.ground.member.kept_secrets().await.map_err(words)?.is_none() {
@@ -66,6 +68,9 @@ impl Actor {
         let source = self.source(primary)?;
         let secrets = self.ground.secrets().await?;
         self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
+        if self.durable.tainted_by.is_none() && self.is_a_standby_on_the_timeline_of(&source).await? {
+            return self.joined(primary, term).await;
+        }
         match self.common(&source).await? {
             Some(common) => match self.ground.member.rewind(&source, common, term, REWIND_LIMIT).await {
                 Ok(rewound) => {
@@ -98,6 +103,16 @@ impl Actor {
             tracing::debug!(%database, ?progress, "copying");
         };
         self.ground.member.clone_from(&source, CLONE_STALL, progress).await.map(drop).map_err(words)
+    }
+
+    /// Whether this copy was a standby on the primary's own timeline. Such a copy is never recovered alone, as a rewind
+    /// does first: it would write log of its own on that timeline, which no rewind takes back. It starts anew and follows.
+    async fn is_a_standby_on_the_timeline_of(&self, source: &Source) -> Done<bool> {
+        let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(false) };
+        let standby =
+            matches!(control.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery);
+        let facts = self.ground.member.ask_source(source, ASK_LIMIT).await.map_err(words)?;
+        Ok(standby && control.minimum_recovery_end.timeline == facts.position.timeline)
     }
 
     /// Where this copy's log may have left the primary's: `None` when they share nothing.

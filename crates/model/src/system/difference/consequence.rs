@@ -8,6 +8,7 @@ use super::super::{
     Database, Durability, Route, RouteTarget, Service, System, duration, needs_restart, placeholder,
 };
 use super::Impact;
+use crate::postgres::STANDBY_NEEDS_AS_MUCH;
 use crate::{DatabaseName, NodeName, RouteName, ServiceName};
 
 /// Both descriptions.
@@ -301,10 +302,11 @@ fn setting(name: &str, from: Option<&Value>, to: Option<&Value>) -> Consequence 
     if needs_restart(name) {
         let number =
             |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse::<f64>().ok());
-        // Standbys must not have less than their primary (PostgreSQL docs, 26.4.3 "Administrator's Overview").
         let lower = matches!((number(from), number(to)), (Some(before), Some(after)) if after < before);
-        let order =
-            if lower { "the primary first" } else { "standbys first, the primary last after a switchover" };
+        let order = match lower && STANDBY_NEEDS_AS_MUCH.contains(&name) {
+            true => "the primary first and in place, because no standby may have less than it",
+            false => "standbys first, the primary last after a switchover",
+        };
         return says(Impact::Rolling, format!("members restart one after another, {order}"));
     }
     if name.contains('.') {

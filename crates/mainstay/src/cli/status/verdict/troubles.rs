@@ -16,11 +16,13 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
     let mut all: Vec<Trouble> =
         writes.iter().filter_map(|(name, writes)| database(view, name, writes)).collect();
     all.extend(view.system.services.keys().filter_map(|name| service(view, name)));
+    all.extend(view.system.services.keys().filter_map(|name| outdated(view, name)));
     all.extend(coordination(view));
     all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
     for name in view.system.databases.keys() {
         all.extend(proxies(view, name, writes));
         all.extend(view.members(name).iter().filter_map(|node| member(view, name, node)));
+        all.extend(restarts(view, name));
     }
     all.extend(protections(view));
     all.extend(view.system.nodes.keys().filter_map(|name| generation(view, name)));
@@ -211,6 +213,57 @@ fn member(view: &View, database: &DatabaseName, node: &NodeName) -> Option<Troub
     let subject = format!("database/{database} on {node}");
     let doing = view.because(&subject);
     Some(trouble(Level::Degraded, subject.clone(), format!("{database} on {node} {what}")).doing(doing))
+}
+
+/// Members whose PostgreSQL does not run with the settings of the file yet, and whose turn it is.
+fn restarts(view: &View, database: &DatabaseName) -> Option<Trouble> {
+    let mut waiting: Vec<&str> = vec![];
+    let mut settings: Vec<String> = vec![];
+    for node in view.members(database).iter().filter(|node| view.is_here(node)) {
+        let pending = view.member(database, node).map_or(&[][..], |member| member.status.settings.pending());
+        if !pending.is_empty() {
+            waiting.push(node.as_str());
+        }
+        for setting in pending {
+            let wanted = setting.wanted.as_deref().unwrap_or("PostgreSQL's own");
+            let words = format!("{} {} -> {wanted}", setting.name, setting.runs);
+            if !settings.contains(&words) {
+                settings.push(words);
+            }
+        }
+    }
+    let subject = format!("database/{database}");
+    let turn = view.record(database).and_then(|record| record.restart.as_ref());
+    let what = match (waiting.as_slice(), turn) {
+        ([], None) => return None,
+        ([], Some(turn)) => format!("{database}: {turn}"),
+        (nodes, _) => {
+            let wait = if nodes.len() == 1 { "waits" } else { "wait" };
+            format!("{database} on {} {wait} for a restart: {}", listed(nodes), settings.join(", "))
+        }
+    };
+    let doing = view.because(&format!("{subject} leadership"));
+    Some(trouble(Level::Degraded, subject, what).doing(doing))
+}
+
+/// Instances that serve with what an older file said.
+fn outdated(view: &View, name: &model::ServiceName) -> Option<Trouble> {
+    let all = view.instances(name);
+    let is_outdated = |instance: &&InstanceEndpoint| {
+        let node = view.overview.nodes.get(&instance.node);
+        node.is_some_and(|node| node.services.outdated.contains(&instance.id))
+    };
+    let ids: Vec<&str> = all.iter().filter(is_outdated).map(|instance| instance.id.as_str()).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    let still = if ids.len() == 1 { "serves" } else { "serve" };
+    let what = format!("{} still {still} with what the file said before", listed(ids));
+    let doing = match &view.overview.paused {
+        Some(_) => "nothing is replaced while the automation is paused",
+        None => "they are replaced one after another, each when the others are ready",
+    };
+    Some(trouble(Level::Degraded, format!("service/{name}"), what).doing(Some(doing)))
 }
 
 /// A standby that streams and could confirm writes, and is not asked to.
