@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exit;
 mod failover;
+mod lab;
 mod lab_node;
 mod load;
 mod logs;
@@ -74,6 +75,7 @@ enum Command {
     Logs(logs::Args),
     Psql(psql::Args),
     Drill(drill::Args),
+    Lab(lab::Args),
     Schema(schema::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -127,6 +129,7 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Logs(args) => logs::run(args, output).await,
         Command::Psql(args) => psql::run(args, output).await,
         Command::Drill(args) => drill::run(args, output).await,
+        Command::Lab(args) => lab::run(args, output).await,
         Command::Schema(args) => schema::run(args, output).await,
         Command::Completions(args) => completions::run(args, output).await,
         Command::Agent(args) => agent::run(args, output).await,
