@@ -9,7 +9,7 @@ use model::time::Moment;
 use model::{DatabaseName, NodeName};
 
 use super::{Agent, Command, Durable, Outcome};
-use crate::lease::StoreRead;
+use crate::lease::{Received, StoreRead};
 use crate::member::{self, Action, History};
 
 /// How long to wait before an action that failed is decided anew.
@@ -30,6 +30,7 @@ pub(super) struct Own {
     retry_at: Moment,
     unstreamed_since: Option<Moment>,
     pub(super) read: Option<StoreRead>,
+    pub(super) received: Received,
     pub(super) gate_until: Option<Moment>,
     pub(super) gate_set_at: Moment,
 }
@@ -48,6 +49,7 @@ impl Default for Own {
             retry_at: Moment::default(),
             unstreamed_since: None,
             read: None,
+            received: Received::default(),
             gate_until: None,
             gate_set_at: Moment::default(),
         }
@@ -64,7 +66,13 @@ impl Own {
             report: self.report.clone(),
             tenure: self.durable.tenure.clone(),
             trouble: self.trouble.clone().or_else(|| self.failed.clone()),
+            disk: self.trouble.clone().filter(|_| !matches!(self.server, Server::Unknown)),
         }
+    }
+
+    /// Whether it has proved, since this agent started, that its sync set is in force.
+    pub(super) fn has_proved_its_set(&self) -> bool {
+        self.durable.tenure.as_ref().is_some_and(|tenure| tenure.sync_applied.is_some())
     }
 
     /// What the server does, where a slow action under way says more than the last look.
@@ -185,12 +193,14 @@ impl Agent {
     pub(super) fn observed(
         &mut self,
         database: &DatabaseName,
+        asked: Moment,
         server: Server,
         system_identifier: Option<u64>,
         trouble: Option<String>,
     ) {
         let now = self.now;
         if let Some(own) = self.own.get_mut(database) {
+            own.received.look(asked, &server);
             own.set_server(server, now);
             own.system_identifier = system_identifier.or(own.system_identifier);
             own.trouble = trouble;

@@ -46,6 +46,8 @@ pub struct Agent {
     system: System,
     generation: u64,
     now: Moment,
+    /// When the first input came.
+    born: Moment,
     /// Whether everything in the coordination has been read once; before that, absent does not mean "none".
     loaded: bool,
     leader: Option<NodeName>,
@@ -101,6 +103,7 @@ impl Agent {
             system,
             generation,
             now: Moment::default(),
+            born: Moment::default(),
             loaded: false,
             leader: None,
             paused: None,
@@ -126,6 +129,9 @@ impl Agent {
 
     /// Takes in one thing that happened and answers with everything that is to be done now.
     pub fn handle(&mut self, input: Input, now: Moment) -> Vec<Command> {
+        if self.now == Moment::default() {
+            self.born = now;
+        }
         self.now = self.now.max(now);
         let mut commands = Vec::new();
         self.take_in(input, &mut commands);
@@ -163,8 +169,8 @@ impl Agent {
                 }
             }
             Input::Recovered { database, durable } => self.recovered(&database, durable),
-            Input::Observed { database, server, system_identifier, trouble } => {
-                self.observed(&database, server, system_identifier, trouble);
+            Input::Observed { database, asked, server, system_identifier, trouble } => {
+                self.observed(&database, asked, server, system_identifier, trouble);
             }
             Input::Done { database, outcome, server } => self.done(&database, outcome, server),
             Input::Read { database, term, as_of } => self.read(&database, term, as_of),
@@ -274,3 +280,6 @@ impl Agent {
         self.said.sentences()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,11 +110,15 @@ impl Drill {
             }
             Self::Switchover => "hands the primary over to a standby in an orderly way",
             Self::StandbyKill => "takes the power from a standby's node",
-            Self::BothStandbysKill => "takes the power from the nodes of all standbys and starts one after another",
+            Self::BothStandbysKill => {
+                "takes the power from the nodes of all standbys and starts one after another"
+            }
             Self::AllNodesKill => {
                 "takes the power from every member's node at once and starts them, each run in another order"
             }
-            Self::Rejoin => "takes the power from a node and starts it again: the primary's and a standby's in turn",
+            Self::Rejoin => {
+                "takes the power from a node and starts it again: the primary's and a standby's in turn"
+            }
             Self::AgentKill => "kills the agent on the primary's node with SIGKILL",
             Self::CoordinationLeaderKill => {
                 "kills the agent that leads the coordination: in turn on the primary's node and on another one"
@@ -125,7 +129,9 @@ impl Drill {
             Self::ProxyAgentCut => "shuts down the connection between every proxy and its agent",
             Self::DiskFullStandby => "fills the disk of a standby to the last block",
             Self::DiskFullPrimary => "fills the disk of the primary to the last block",
-            Self::DiskHangPrimary => "lets the disk of the primary hang: writes to it wait and cannot be killed",
+            Self::DiskHangPrimary => {
+                "lets the disk of the primary hang: writes to it wait and cannot be killed"
+            }
             Self::AsyncLoss => {
                 "cuts the primary of a database with async durability from its standbys, then takes its power"
             }

@@ -180,9 +180,8 @@ pub(super) fn leaderships(history: &History, members: &[Member], window: Window)
 
 /// When the client's first acknowledgement after `from` arrived.
 pub(super) fn first_after(history: &History, from: Moment) -> Option<Moment> {
-    let arrived = |write: &&Write| {
-        write.by == Writer::Client && write.server().is_some() && write.ended >= from
-    };
+    let arrived =
+        |write: &&Write| write.by == Writer::Client && write.server().is_some() && write.ended >= from;
     history.writes.iter().filter(arrived).map(|write| write.ended).min()
 }
 

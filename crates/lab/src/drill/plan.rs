@@ -165,9 +165,7 @@ impl Drill {
                 failover("a standby takes over, and new connections work again within 2 s", 2000).within(2)
             }
             Self::NodeKill => failover("a standby takes over, and the node comes back as a standby", 900),
-            Self::NodeFreeze => {
-                failover("a standby takes over, and the thawed primary serves nobody", 1000)
-            }
+            Self::NodeFreeze => failover("a standby takes over, and the thawed primary serves nobody", 1000),
             Self::NetworkCut => {
                 failover("a standby takes over, and the healed node does not disturb it", 1000)
             }
@@ -191,9 +189,7 @@ impl Drill {
                 primary: Change::Any,
                 ..failover("full redundancy is back within 10 s of the node's return", 900)
             },
-            Self::AgentKill => {
-                nothing_happens("nothing happens: no change of the primary, no failed write")
-            }
+            Self::AgentKill => nothing_happens("nothing happens: no change of the primary, no failed write"),
             Self::CoordinationLeaderKill => nothing_happens(
                 "another agent leads; no change of the primary, no failed write, no closed connection",
             ),
@@ -237,6 +233,7 @@ impl Drill {
                 expectation.primary = if is_odd(cast) { Change::Changes } else { Change::Stays };
             }
             Self::Heal if is_odd(cast) => expectation.hold = Duration::ZERO,
+            Self::AgentKill if !is_odd(cast) => manner = Manner::ThroughVictim,
             Self::CoordinationLeaderKill => prepare = place_leader(cast),
             Self::CoordinationQuorumLoss | Self::ProxyAgentCut => manner = Manner::ThroughVictim,
             Self::PostmasterHang => manner = Manner::ConnectsAnew,

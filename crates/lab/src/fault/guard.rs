@@ -21,7 +21,8 @@ impl Lab {
     /// Starts a process that does `steps` after `lasting` unless [`Lab::dismiss_guards`] ends it before.
     pub fn set_guard(&mut self, database: &DatabaseName, steps: &[Step], lasting: Duration) -> Result<()> {
         let doing = || "starting the guard of a fault".to_owned();
-        let steps = serde_json::to_string(steps).map_err(std::io::Error::other).map_err(LabError::io(doing))?;
+        let steps =
+            serde_json::to_string(steps).map_err(std::io::Error::other).map_err(LabError::io(doing))?;
         let base = self.directory().parent().unwrap_or(Path::new("/")).to_owned();
         let mut command = Command::new(&self.manifest().program);
         command.args(["lab-node", "undo"]).arg(base).arg(self.system().as_str()).arg(database.as_str());

@@ -114,10 +114,11 @@ impl Lab {
         let proxy = self.find_process(node, &Target::Proxy)?;
         let begun = now();
         let doing = || format!("cutting the proxy of {node} from its agent");
-        let ends = agent_connections(proxy, "run/proxy.sock");
+        let ends = agent_connections(proxy, "proxy.sock");
         let handle = pidfd_open(pid_of(proxy)?, PidfdFlags::empty()).map_err(LabError::io(doing))?;
         for end in &ends {
-            let borrowed = pidfd_getfd(&handle, *end, PidfdGetfdFlags::empty()).map_err(LabError::io(doing))?;
+            let borrowed =
+                pidfd_getfd(&handle, *end, PidfdGetfdFlags::empty()).map_err(LabError::io(doing))?;
             shutdown(&borrowed, Shutdown::Both).map_err(LabError::io(doing))?;
         }
         if ends.is_empty() {
@@ -162,19 +163,21 @@ fn listener(path: &Path) -> Option<ProcessId> {
     ProcessId::of(ask().ok()?)
 }
 
-/// The descriptors of a process that are connections accepted on a unix socket whose path ends with `path`.
-fn agent_connections(process: ProcessId, path: &str) -> Vec<i32> {
+/// The descriptors of a process that are connections accepted on the unix socket of this name. One that was renamed after
+/// it was bound is listed under its first name, which contains the last.
+fn agent_connections(process: ProcessId, name: &str) -> Vec<i32> {
     // `Num RefCount Protocol Flags Type St Inode Path` (proc_net(5)): 03 is a connected socket, 01 the listening one.
     let table = fs::read_to_string(format!("/proc/{}/net/unix", process.pid)).unwrap_or_default();
     let connected = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, _, _, _, _, "03", inode, its] = words.as_slice() else { return None };
-        its.ends_with(path).then(|| format!("socket:[{inode}]"))
+        its.rsplit('/').next()?.contains(name).then(|| format!("socket:[{inode}]"))
     });
     let wanted: Vec<String> = connected.collect();
     let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
     open.filter(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|to| wanted.iter().any(|socket| to.as_os_str() == socket.as_str()))
+        fs::read_link(entry.path())
+            .is_ok_and(|to| wanted.iter().any(|socket| to.as_os_str() == socket.as_str()))
     })
     .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     .collect()

@@ -3,9 +3,9 @@
 mod explain;
 mod stage;
 
+use ::lab::drill::{self, Drill, DrillError, Options, Report};
 use clap::Subcommand;
 use lab::Lab;
-use ::lab::drill::{self, Drill, DrillError, Options, Report};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
@@ -123,13 +123,8 @@ async fn rehearse(lab: Lab, args: &RunArgs) -> Result<Report, CliError> {
     let options =
         Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
     let count = usize::try_from(args.runs).unwrap_or(1);
-    let work = drill::run(
-        drill,
-        count,
-        &options,
-        async || stage.view().await,
-        async |step| stage.apply(step).await,
-    );
+    let work =
+        drill::run(drill, count, &options, async || stage.view().await, async |step| stage.apply(step).await);
     let report = tokio::select! {
         report = work => Ok(report),
         signal = interrupted() => Err(signal),

@@ -85,7 +85,10 @@ fn broken(case: &Case<'_>, findings: &Findings) -> Vec<String> {
     }
     let mut broken = Findings { lost: BTreeSet::new(), ..findings.clone() }.broken();
     if findings.lost.is_empty() {
-        broken.push("no acknowledged write is missing: the check found nothing where there must be something".to_owned());
+        broken.push(
+            "no acknowledged write is missing: the check found nothing where there must be something"
+                .to_owned(),
+        );
     }
     broken
 }
@@ -219,7 +222,8 @@ fn left_set_after(case: &Case<'_>) -> Option<Duration> {
     let Course { begun, healing, .. } = *case.course;
     let out = |watched: &&Watched| {
         let within = watched.at >= begun && watched.at < healing;
-        within && watched.confirming.as_ref().is_some_and(|set| !victims.iter().any(|node| set.contains(node)))
+        within
+            && watched.confirming.as_ref().is_some_and(|set| !victims.iter().any(|node| set.contains(node)))
     };
     case.watched.iter().find(out).map(|watched| watched.at.since(begun))
 }
@@ -228,11 +232,9 @@ fn set_failures(case: &Case<'_>, left: Option<Duration>) -> Option<String> {
     let limit = case.plan.expectation.leaves_set?;
     match left {
         Some(left) if left <= limit => None,
-        Some(left) => Some(format!(
-            "the sync set shrank after {} ms, later than {} ms",
-            millis(left),
-            millis(limit)
-        )),
+        Some(left) => {
+            Some(format!("the sync set shrank after {} ms, later than {} ms", millis(left), millis(limit)))
+        }
         None => Some("the sync set never shrank".to_owned()),
     }
 }
@@ -246,11 +248,9 @@ fn redundancy_failures(case: &Case<'_>, redundancy: Option<Duration>) -> Vec<Str
             let patience = case.options.patience.as_secs();
             failures.push(format!("no full redundancy within {patience} s: {missing}"));
         }
-        (Some(took), Some(limit)) if took > limit => failures.push(format!(
-            "full redundancy took {} ms, more than {} ms",
-            millis(took),
-            millis(limit)
-        )),
+        (Some(took), Some(limit)) if took > limit => {
+            failures.push(format!("full redundancy took {} ms, more than {} ms", millis(took), millis(limit)))
+        }
         (Some(_), Some(_) | None) => {}
     }
     let since = case.course.begun;
