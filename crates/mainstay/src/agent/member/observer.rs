@@ -24,9 +24,9 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(700);
 const PROBE_EVERY: Duration = Duration::from_millis(400);
 /// How long that may take at the least. When it takes longer, the next one waits for its answer as well. On a machine where
 /// answers usually come late it is more: see [`Watch::probe_limit`].
-const SHORTEST_PROBE_LIMIT: Duration = Duration::from_millis(700);
+const SHORTEST_PROBE_LIMIT: Duration = Duration::from_millis(900);
 /// How long it may take at the most, however late answers used to come.
-const LONGEST_PROBE_LIMIT: Duration = Duration::from_millis(2500);
+const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// How fast a late answer is forgotten: the part of the excess that each ordinary one takes away (a half in ~6 s).
 const FORGET: u32 = 20;
 /// How long an answer is listened for at all.
