@@ -27,6 +27,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(400);
 const SHORTEST_PROBE_LIMIT: Duration = Duration::from_millis(900);
 /// How long it may take at the most, however late answers used to come.
 const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// A new connection with a write takes about so many times as long as a question to an open one, with some to spare.
+const PROBE_COSTS: u32 = 8;
 /// How fast a late answer is forgotten: the part of the excess that each ordinary one takes away (a half in ~6 s).
 const FORGET: u32 = 20;
 /// How long an answer is listened for at all.
@@ -52,7 +54,9 @@ pub(super) async fn observe(ground: Ground) {
     tokio::spawn(watch_exits(ground));
     loop {
         watch.round().await;
+        let begun = clock::now();
         tokio::time::sleep(LOOK_EVERY).await;
+        watch.feel(clock::now().since(begun).saturating_sub(LOOK_EVERY));
     }
 }
 
@@ -141,6 +145,8 @@ struct Watch {
     refusal: String,
     /// How long the slowest answers of late took.
     slowest: Duration,
+    /// How long an open connection takes to answer now, and this process to wake up.
+    pressure: Duration,
     /// Looks in a row that were not answered.
     failures: u32,
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
@@ -161,6 +167,7 @@ impl Watch {
             refused: 0,
             refusal: String::new(),
             slowest: Duration::ZERO,
+            pressure: Duration::ZERO,
             failures: 0,
             stalls: BTreeMap::new(),
             was_primary: false,
@@ -184,7 +191,10 @@ impl Watch {
         let Some(postmaster) = self.ground.postmaster() else {
             return self.stopped().await;
         };
-        match postmaster.member().observer().observe(ANSWER_LIMIT).await {
+        let begun = clock::now();
+        let observed = postmaster.member().observer().observe(ANSWER_LIMIT).await;
+        self.feel(clock::now().since(begun));
+        match observed {
             Ok(facts) => {
                 self.failures = 0;
                 let identifier = facts.system_identifier.parse().ok();
@@ -343,7 +353,13 @@ impl Watch {
 
     /// How long a probe may wait: a machine that is merely overloaded is no reason to fail over to another one.
     fn probe_limit(&self) -> Duration {
-        (self.slowest * 3).clamp(SHORTEST_PROBE_LIMIT, LONGEST_PROBE_LIMIT)
+        let usual = (self.slowest * 3).max(self.pressure * PROBE_COSTS);
+        usual.clamp(SHORTEST_PROBE_LIMIT, LONGEST_PROBE_LIMIT)
+    }
+
+    /// Where an open connection is slow too, neither the postmaster nor the disk hangs: the machine has too much to do.
+    fn feel(&mut self, took: Duration) {
+        self.pressure = took.max(self.pressure - self.pressure / PROBE_COSTS);
     }
 
     /// Why the server does not do its work, if probes say so: two in a row were answered with an error, or one has waited
