@@ -30,12 +30,10 @@ const SEPARATED: Duration = Duration::from_millis(300);
 /// Those of the faults, and [`LabError::NotPossible`] for what is asked of the system and not done to it.
 pub fn act(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<String> {
     // A cut ends by the kernel's clock, a hung disk by a guard of its own.
-    let guarded = match step {
-        Step::CutNode(_) | Step::SeparateNode(_) | Step::HangDisk(_) => vec![],
-        step => step.undo(),
-    };
-    if !guarded.is_empty() {
-        lab.set_guard(database, &guarded, EXPIRES)?;
+    let ends_by_itself = matches!(step, Step::CutNode(_) | Step::SeparateNode(_) | Step::HangDisk(_));
+    let undo = step.undo();
+    if !undo.is_empty() && !ends_by_itself {
+        lab.set_guard(database, &undo, EXPIRES)?;
     }
     evidence(lab, database, step).map(|evidence| evidence.to_string())
 }

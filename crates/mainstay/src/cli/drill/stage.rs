@@ -221,11 +221,14 @@ impl Stage {
     /// Does a step and says by what it is known.
     pub(super) async fn apply(&self, step: &Step) -> Result<String, String> {
         self.pending().extend(step.undo());
-        let done = match step {
-            Step::Switchover(_) => self.switch(None).await,
-            Step::HandTo(node) => self.switch(Some(node.clone())).await,
-            Step::AskStatus => self.status().await,
-            step => self.act(step).await,
+        let done = if let Step::Switchover(_) = step {
+            self.switch(None).await
+        } else if let Step::HandTo(node) = step {
+            self.switch(Some(node.clone())).await
+        } else if *step == Step::AskStatus {
+            self.status().await
+        } else {
+            self.act(step).await
         }?;
         let finished = {
             let mut pending = self.pending();
