@@ -21,6 +21,9 @@ pub struct Question<'a> {
     pub record: Option<&'a Leadership>,
     /// What every member's agent said last; members whose node is silent are left out.
     pub members: &'a BTreeMap<NodeName, MemberStatus>,
+    /// Whether this route led to the record's primary in its term before. What a primary has proved in a term holds for
+    /// the term: that its agent has been restarted and knows less now closes no connection.
+    pub proved: bool,
     /// Where each member's PostgreSQL listens.
     pub addresses: &'a BTreeMap<NodeName, SocketAddr>,
 }
@@ -78,6 +81,9 @@ fn primary(question: &Question<'_>, record: &Leadership) -> DatabaseRouteState {
 /// Whether the primary has proved that it leads: promoted, and its sync set in force — or without enough standbys for
 /// one, so that it can at least be read and writes wait.
 fn is_settled(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> bool {
+    if question.proved {
+        return true;
+    }
     let tenure = question.members.get(primary).and_then(|status| status.tenure.as_ref());
     let unsatisfiable = record.sync.members.len() < usize::try_from(record.sync.k).unwrap_or(usize::MAX);
     tenure

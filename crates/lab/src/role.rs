@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs `lab-node ARGUMENTS`: `init SPEC` as the first process of a node, `forward SPEC` as the door to the machine, or
-/// `unfreeze DIRECTORY MILLISECONDS` as the guard of a hung disk. To be called before the process has other threads.
+/// Runs `lab-node ARGUMENTS`: `init SPEC` as the first process of a node, `forward SPEC` as the door to the machine,
+/// `unfreeze DIRECTORY MILLISECONDS` as the guard of a hung disk, or `undo BASE SYSTEM DATABASE MILLISECONDS STEPS` as the
+/// guard of another fault. To be called before the process has other threads.
 pub fn lab_node(arguments: &[OsString]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     match words.as_slice() {
@@ -14,6 +15,9 @@ pub fn lab_node(arguments: &[OsString]) -> ExitCode {
         ["unfreeze", directory, millis] => {
             // Without a number it thaws at once: a guard that does nothing would be worse.
             crate::fault::disk::run_guard(Path::new(directory), millis.parse().unwrap_or(0))
+        }
+        ["undo", base, system, database, millis, steps] => {
+            crate::fault::guard::run(Path::new(base), system, database, millis.parse().unwrap_or(0), steps)
         }
         _ => {
             eprintln!("`lab-node` is started by the lab itself; use `mainstay up FILE`");

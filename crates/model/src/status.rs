@@ -75,6 +75,10 @@ pub struct MemberStatus {
     pub tenure: Option<Tenure>,
     /// What keeps the member from doing its part, in one sentence.
     pub trouble: Option<String>,
+    /// What is wrong with the volume its data lies on (little space left, no answer), in one sentence: it may not be able to
+    /// write soon, although it can now.
+    #[serde(default)]
+    pub disk: Option<String>,
     /// Whether its server runs with the settings of the system file.
     #[serde(default)]
     pub settings: SettingsState,
@@ -135,6 +139,7 @@ impl MemberStatus {
             report: None,
             tenure: None,
             trouble: None,
+            disk: None,
             settings: SettingsState::Unread,
             flushed_for: None,
         }

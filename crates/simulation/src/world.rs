@@ -345,8 +345,13 @@ impl World {
         self.agenda.after(OBSERVE, Event::Observe { node, run });
         let server = self.server(node);
         let system_identifier = self.machines[node].postgres.identifier;
-        let input =
-            Input::Observed { database: system::database(), server, system_identifier, trouble: None };
+        let input = Input::Observed {
+            database: system::database(),
+            asked: self.agenda.now(),
+            server,
+            system_identifier,
+            trouble: None,
+        };
         if !self.machines[node].frozen {
             self.feed(node, input);
             self.ask_for_settings(node);

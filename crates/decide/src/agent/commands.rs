@@ -84,6 +84,8 @@ pub enum Input {
     Observed {
         /// The database.
         database: DatabaseName,
+        /// When the look began: what was seen was so after this moment.
+        asked: Moment,
         /// What its PostgreSQL is doing.
         server: Server,
         /// Of its data, if there is any.

@@ -66,7 +66,7 @@ impl Agent {
             .iter()
             .filter_map(|(name, peer)| Some((name.clone(), peer.confirmation(database)?)))
             .collect();
-        let until = lease::valid_until(&rules, record, &self.me, &confirmations, own.read)?;
+        let until = lease::valid_until(&rules, record, &self.me, &confirmations, &own.received, own.read)?;
         // A lease that has run out is not closed again and again: the kernel has done it.
         (until > self.now).then_some(until)
     }

@@ -11,7 +11,7 @@ use model::time::Moment;
 use model::{DatabaseName, NodeName};
 
 use super::{Agent, Command, Durable, Outcome};
-use crate::lease::StoreRead;
+use crate::lease::{Received, StoreRead};
 use crate::member::{self, Action, History};
 
 /// How long to wait before an action that failed is decided anew.
@@ -36,6 +36,7 @@ pub(super) struct Own {
     flush_asked: Option<i64>,
     flushed_for: Option<i64>,
     pub(super) read: Option<StoreRead>,
+    pub(super) received: Received,
     pub(super) gate_until: Option<Moment>,
     pub(super) gate_set_at: Moment,
 }
@@ -57,6 +58,7 @@ impl Default for Own {
             flush_asked: None,
             flushed_for: None,
             read: None,
+            received: Received::default(),
             gate_until: None,
             gate_set_at: Moment::default(),
         }
@@ -75,6 +77,7 @@ impl Own {
             trouble: self.trouble.clone().or_else(|| self.failed.clone()),
             settings: self.settings_state(),
             flushed_for: self.flushed_for,
+            disk: self.trouble.clone().filter(|_| !matches!(self.server, Server::Unknown)),
         }
     }
 
@@ -82,6 +85,11 @@ impl Own {
     fn settings_state(&self) -> SettingsState {
         let said = self.settings.as_ref().filter(|(server, _)| self.server.started_us() == Some(*server));
         said.map_or(SettingsState::Unread, |(_, state)| state.clone())
+    }
+
+    /// Whether it has proved, since this agent started, that its sync set is in force.
+    pub(super) fn has_proved_its_set(&self) -> bool {
+        self.durable.tenure.as_ref().is_some_and(|tenure| tenure.sync_applied.is_some())
     }
 
     /// What the server does, where a slow action under way says more than the last look.
@@ -238,12 +246,14 @@ impl Agent {
     pub(super) fn observed(
         &mut self,
         database: &DatabaseName,
+        asked: Moment,
         server: Server,
         system_identifier: Option<u64>,
         trouble: Option<String>,
     ) {
         let now = self.now;
         if let Some(own) = self.own.get_mut(database) {
+            own.received.look(asked, &server);
             own.set_server(server, now);
             own.system_identifier = system_identifier.or(own.system_identifier);
             own.trouble = trouble;

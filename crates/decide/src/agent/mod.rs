@@ -211,8 +211,8 @@ impl Agent {
                 }
             }
             Input::Recovered { database, durable } => self.recovered(&database, durable),
-            Input::Observed { database, server, system_identifier, trouble } => {
-                self.observed(&database, server, system_identifier, trouble);
+            Input::Observed { database, asked, server, system_identifier, trouble } => {
+                self.observed(&database, asked, server, system_identifier, trouble);
             }
             Input::Settings { database, server, parameters, state } => {
                 self.settings(&database, server, &parameters, state);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use model::leadership::Term;
+use model::leadership::{Leadership, Term};
 use model::routes::{
     DatabaseRouteState, DatabaseTarget, InstanceEndpoint, InstanceRouteState, Route, RouteTarget,
     ServiceTarget,
@@ -15,13 +15,21 @@ use model::{DatabaseName, NodeName, RouteName, ServiceName};
 
 use super::{Agent, Command};
 use crate::route;
+use crate::view::LEASE;
+
+/// How long a restarted agent may need, beyond the lease, until it knows what its member does.
+const AGENT_START: Duration = Duration::from_secs(1);
 
 /// How long an agent that has just started leaves its proxy with the table of its earlier run, when it cannot see all.
 const PICTURE_LIMIT: Duration = Duration::from_millis(1500);
 
 impl Agent {
     pub(super) fn publish_routes(&mut self, commands: &mut Vec<Command>) {
-        if !self.loaded || self.system.is_witness(&self.me) || !self.sees_enough_to_route() {
+        if !self.loaded
+            || self.system.is_witness(&self.me)
+            || !self.sees_enough_to_route()
+            || self.is_finding_out()
+        {
             return;
         }
         let routes: Vec<Route> =
@@ -37,11 +45,15 @@ impl Agent {
     /// Whether a table made now would not take back what the proxy rightly serves: an agent that has just started waits
     /// for a moment until it knows its own instances and has heard the others. In a new system nothing is served yet.
     fn sees_enough_to_route(&self) -> bool {
-        let waited = self.woke_at.map_or(Duration::ZERO, |woke| self.now.since(woke));
         let own = self.system.services.is_empty() || self.instances.is_some();
         let others =
             self.peers.iter().all(|(node, peer)| self.system.is_witness(node) || peer.status.is_some());
-        self.records.is_empty() || waited >= PICTURE_LIMIT || (own && others)
+        self.records.is_empty() || self.waited() >= PICTURE_LIMIT || (own && others)
+    }
+
+    /// How long this agent has been awake.
+    fn waited(&self) -> Duration {
+        self.woke_at.map_or(Duration::ZERO, |woke| self.now.since(woke))
     }
 
     /// Remembers with which generation a switchover began to drain.
@@ -95,20 +107,27 @@ impl Agent {
         let target = match &route.target {
             system::RouteTarget::Service { service } => RouteTarget::Service(self.service_target(service)),
             system::RouteTarget::Database { database, role } => {
-                RouteTarget::Database(self.database_target(database, *role, route))
+                RouteTarget::Database(self.database_target(name, database, *role, route))
             }
         };
         Route { name: name.clone(), listen: own, target }
     }
 
-    fn database_target(&self, database: &DatabaseName, role: Role, route: &system::Route) -> DatabaseTarget {
+    fn database_target(
+        &self,
+        name: &RouteName,
+        database: &DatabaseName,
+        role: Role,
+        route: &system::Route,
+    ) -> DatabaseTarget {
         let mut members = self.audible_members(database);
         if let Some(own) = self.own.get(database) {
             members.insert(self.me.clone(), own.status());
         }
         let addresses = self.member_addresses(database);
         let record = self.records.get(database).map(|stored| &stored.value);
-        let question = route::Question { role, record, members: &members, addresses: &addresses };
+        let proved = record.is_some_and(|record| self.led_before(name, record));
+        let question = route::Question { role, record, members: &members, proved, addresses: &addresses };
         let mut state = route::decide(&question);
         let is_own = matches!(&state, DatabaseRouteState::Open { members } if members.iter().any(|m| m.node == self.me));
         if is_own && role == Role::Primary && !self.holds_lease(database) {
@@ -121,6 +140,28 @@ impl Agent {
             park_limit_ms: u64::try_from(route.park_limit.as_millis()).unwrap_or(u64::MAX),
             park_limit_count: route.park_connections,
         }
+    }
+
+    /// Whether the table in force leads this route to the record's primary in its term.
+    fn led_before(&self, name: &RouteName, record: &Leadership) -> bool {
+        let known = self.table.routes.iter().find(|route| route.name == *name);
+        let Some(RouteTarget::Database(target)) = known.map(|route| &route.target) else { return false };
+        match &target.state {
+            DatabaseRouteState::Open { members } => members
+                .iter()
+                .any(|member| Some(&member.node) == record.primary() && member.term == record.term),
+            DatabaseRouteState::Parked { .. } | DatabaseRouteState::Draining { .. } => false,
+        }
+    }
+
+    /// Whether this agent has just started beside a primary that may be healthy: its proxy keeps serving the table it has
+    /// until the agent has looked, or the lease that an earlier run of it renewed has surely ended.
+    fn is_finding_out(&self) -> bool {
+        let led_here = |(name, own): (&DatabaseName, &super::Own)| {
+            let leads = self.records.get(name).is_some_and(|record| record.value.primary() == Some(&self.me));
+            leads && !(own.has_proved_its_set() && self.holds_lease(name))
+        };
+        self.table.routes.is_empty() && self.waited() < LEASE + AGENT_START && self.own.iter().any(led_here)
     }
 
     /// Members whose agents are heard. For the primary the last word counts until it is revoked: silence alone does not

@@ -1,5 +1,7 @@
 //! What one node's mind commands, input by input.
 
+mod restarted;
+
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline};
 use model::routes::{InstanceEndpoint, InstanceRouteState};
@@ -54,8 +56,13 @@ fn actions(commands: Vec<Command>) -> Vec<Action> {
 /// Node b, whose member is empty, while a leads term 1.
 fn copying() -> Agent {
     let mut agent = Agent::new("b".into(), system(), 0, 1);
-    let observed =
-        Input::Observed { database: orders(), server: Server::Empty, system_identifier: None, trouble: None };
+    let observed = Input::Observed {
+        database: orders(),
+        asked: at(0),
+        server: Server::Empty,
+        system_identifier: None,
+        trouble: None,
+    };
     let durable = Durable { promised: Term(1), ..Durable::default() };
     for input in [
         Input::StoreLoaded,

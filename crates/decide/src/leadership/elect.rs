@@ -37,7 +37,7 @@ pub(super) fn elect(
     let standbys = standby_reports(question, record);
     let reporters: BTreeSet<NodeName> = standbys.iter().map(|(node, _)| (*node).clone()).collect();
     if !standbys.is_empty() && record.is_revoked_by(&reporters) {
-        return most_advanced(question, record, &standbys, prefer);
+        return most_advanced(question, record, &standbys, former, prefer);
     }
     let missing = missing(question, record, former, &reporters);
     if former_holds_everything(question, record, former) {
@@ -128,6 +128,7 @@ fn most_advanced(
     question: &Question<'_>,
     record: &Leadership,
     reports: &[(&NodeName, WalPosition)],
+    former: &NodeName,
     prefer: Option<&NodeName>,
 ) -> Decision<Leadership> {
     let Some(best) = reports.iter().map(|(_, position)| *position).max() else {
@@ -140,7 +141,11 @@ fn most_advanced(
         .min_by_key(|(node, _)| (Some(*node) != prefer, rank(node)));
     match candidate {
         Some((node, _)) => {
-            let because = format!("{node} holds the log up to {best}, no reporting member holds more");
+            let mut because = format!("{node} holds the log up to {best}, no reporting member holds more");
+            if question.rules.k == 0 {
+                because +=
+                    &format!("; what {former} acknowledged beyond that is lost, as async durability permits");
+            }
             lead(question.rules, record, record.term, node, followers(question, record), because)
         }
         None => {

@@ -83,7 +83,8 @@ fn server_fails(
     let tenured = view.tenure(record.term).is_some();
     let failure = |because, serves_nobody| Some(Failure { because, serves_nobody });
     match &view.status.server {
-        Server::Primary(_) if tenured || !late => None,
+        Server::Primary(_) if tenured => disk_fails(question, record, primary, view),
+        Server::Primary(_) if !late => None,
         Server::Stopped { because } if tenured || view.status.led == Some(record.term) || late => {
             failure(format!("PostgreSQL on {primary} is not running: {because}"), true)
         }
@@ -109,6 +110,26 @@ fn server_fails(
     }
 }
 
+/// A volume that fills up or does not answer: writes may still succeed, and soon will not. It counts only when another
+/// member can take over: a primary on a full disk is better than none.
+fn disk_fails(
+    question: &Question<'_>,
+    record: &Leadership,
+    primary: &NodeName,
+    view: &MemberView,
+) -> Option<Failure> {
+    let disk = view.status.disk.as_ref().filter(|_| !question.paused)?;
+    let able = able(question, primary);
+    (!able.is_empty() && record.is_revoked_by(&able))
+        .then(|| Failure { because: format!("{primary} cannot go on writing: {disk}"), serves_nobody: false })
+}
+
+/// Who can take part in a revocation.
+fn able(question: &Question<'_>, primary: &NodeName) -> BTreeSet<NodeName> {
+    let others = question.members.iter().filter(|(node, view)| *node != primary && can_report(view));
+    others.map(|(node, _)| node.clone()).collect()
+}
+
 /// Revoke, if that can help.
 pub(super) fn respond(
     question: &Question<'_>,
@@ -122,12 +143,7 @@ pub(super) fn respond(
             "{because}; no failover, because an operator has paused the automation"
         ));
     }
-    let able: BTreeSet<NodeName> = question
-        .members
-        .iter()
-        .filter(|(node, view)| *node != primary && can_report(view))
-        .map(|(node, _)| node.clone())
-        .collect();
+    let able = able(question, primary);
     if serves_nobody || (!able.is_empty() && record.is_revoked_by(&able)) {
         return revoke(record, primary, None, because);
     }

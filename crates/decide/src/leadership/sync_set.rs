@@ -177,7 +177,9 @@ fn may_stay(question: &Question<'_>, node: &NodeName, link: Option<&StandbyLink>
     let lost_for = memory.link_lost.get(node).map_or(Duration::ZERO, |since| question.now.since(*since));
     let dead = question.members.get(node).is_none_or(|view| matches!(view.reach, Reach::Dead { .. }));
     let stalled = link.is_some_and(|link| link.stalled_ms >= STALL_LIMIT_MS);
-    !(stalled || lost_for >= LINK_GRACE || (dead && link.is_none_or(|link| !link.streaming)))
+    // With little space it still confirms, and soon will not; a failover would not want it either.
+    let full = question.members.get(node).is_some_and(|view| view.status.disk.is_some());
+    !(full || stalled || lost_for >= LINK_GRACE || (dead && link.is_none_or(|link| !link.streaming)))
 }
 
 fn may_enter(

@@ -331,3 +331,28 @@ fn an_agent_that_has_just_started_is_given_time_to_look_at_its_server() {
     assert_eq!(ask_with(&rules(), &record, &members, 62_000, &mut memory).action, None);
     assert!(ask_with(&rules(), &record, &members, 62_500, &mut memory).action.is_some());
 }
+
+#[test]
+fn a_primary_whose_disk_is_full_hands_on_to_a_standby_that_has_space() {
+    let (record, mut members) = healthy();
+    let full = || Some("only 3 MB are left on the database's volume".to_owned());
+    members.get_mut("a").unwrap().status.disk = full();
+    let next = ask(&record, &members, 1000).action.unwrap();
+    assert_eq!((next.term, next.primary()), (Term(6), None));
+    assert_eq!(next.because, "a cannot go on writing: only 3 MB are left on the database's volume");
+    for name in ["b", "c"] {
+        let status = &mut members.get_mut(name).unwrap().status;
+        (status.disk, status.trouble) = (full(), full());
+    }
+    assert_eq!(ask(&record, &members, 1000).action, None, "a full primary is better than none");
+}
+
+#[test]
+fn a_standby_whose_disk_is_full_leaves_the_set_before_it_blocks_writes() {
+    let (record, mut members) = healthy();
+    let full = Some("only 3 MB are left on the database's volume".to_owned());
+    members.get_mut("b").unwrap().status.disk = full.clone();
+    assert_eq!(ask(&record, &members, 1000).action.unwrap().sync, any_one(&["c"]));
+    members.get_mut("c").unwrap().status.disk = full;
+    assert_eq!(ask(&record, &members, 1000).action, None, "one of them must confirm, full or not");
+}

@@ -1,94 +1,54 @@
-//! The drills, as data: which fault, what is expected, how the fault is taken back.
+//! The names of the drills.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
-
-use model::NodeName;
 
 /// A drill's name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drill {
     /// The primary's postmaster is killed.
     PostmasterKill,
+    /// The primary's postmaster hangs, and nothing else does.
+    PostmasterHang,
     /// The primary's whole node loses power.
     NodeKill,
     /// The primary's whole node stands still and wakes up later, unaware.
     NodeFreeze,
     /// The primary's node loses every line.
     NetworkCut,
+    /// The primary's node loses every line and gets them back early or late.
+    Heal,
     /// The primary hands over in an orderly way.
     Switchover,
     /// A standby's whole node loses power.
     StandbyKill,
+    /// The nodes of all standbys lose power.
+    BothStandbysKill,
+    /// Every node loses power at once.
+    AllNodesKill,
+    /// A node loses power and comes back: the primary's and a standby's in turn.
+    Rejoin,
     /// The agent of the primary's node is killed.
     AgentKill,
-}
-
-/// One thing that is done to the system, to one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// SIGKILL to the postmaster.
-    KillPostmaster(NodeName),
-    /// Silent death: its links first, then every process of the node.
-    KillNode(NodeName),
-    /// Stands still silently: its links first, then every process stops where it is.
-    FreezeNode(NodeName),
-    /// Every line of the node drops what it receives.
-    CutNode(NodeName),
-    /// SIGKILL to the agent.
-    KillAgent(NodeName),
-    /// An orderly change of the primary, away from this node.
-    Switchover(NodeName),
-    /// Power comes back: the node starts.
-    StartNode(NodeName),
-    /// Every process goes on, then the links come back.
-    ThawNode(NodeName),
-    /// The lines deliver again.
-    HealNode(NodeName),
-}
-
-/// Whom a drill strikes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Victim {
-    /// The primary's node.
-    Primary,
-    /// The node of a standby.
-    Standby,
-}
-
-/// What must come of it, beside what every drill demands: no acknowledged write lost or doubled, never two primaries,
-/// and full redundancy again without help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expectation {
-    /// In one sentence.
-    pub words: &'static str,
-    /// Whether another member is the primary afterwards.
-    pub primary_changes: bool,
-    /// Whether the client may see errors at all.
-    pub errors_allowed: bool,
-    /// Whether the system must notice that its redundancy is gone while the fault lasts.
-    pub must_notice: bool,
-    /// The objective for the median outage of several runs. One run is held to three times this.
-    pub outage: Duration,
-}
-
-/// One drill as data.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Whom it strikes.
-    pub victim: Victim,
-    /// What is done.
-    pub fault: fn(NodeName) -> Step,
-    /// What takes it back; none when the fault is over in a moment.
-    pub recovery: Option<fn(NodeName) -> Step>,
-    /// What must come of it.
-    pub expectation: Expectation,
+    /// The agent that leads the coordination is killed.
+    CoordinationLeaderKill,
+    /// The agents of all nodes but the primary's stand still.
+    CoordinationQuorumLoss,
+    /// Proxies lose the connection to their agent.
+    ProxyAgentCut,
+    /// The disk of a standby is full.
+    DiskFullStandby,
+    /// The disk of the primary is full.
+    DiskFullPrimary,
+    /// The disk of the primary hangs.
+    DiskHangPrimary,
+    /// A database that may lose writes loses some, and it is seen.
+    AsyncLoss,
 }
 
 impl Drill {
     /// All drills, in the order in which documents list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 19] = [
         Self::PostmasterKill,
         Self::NodeKill,
         Self::NodeFreeze,
@@ -96,18 +56,42 @@ impl Drill {
         Self::Switchover,
         Self::StandbyKill,
         Self::AgentKill,
+        Self::PostmasterHang,
+        Self::BothStandbysKill,
+        Self::AllNodesKill,
+        Self::Heal,
+        Self::Rejoin,
+        Self::CoordinationLeaderKill,
+        Self::CoordinationQuorumLoss,
+        Self::ProxyAgentCut,
+        Self::DiskFullStandby,
+        Self::DiskFullPrimary,
+        Self::DiskHangPrimary,
+        Self::AsyncLoss,
     ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PostmasterKill => "postmaster-kill",
+            Self::PostmasterHang => "postmaster-hang",
             Self::NodeKill => "node-kill",
             Self::NodeFreeze => "node-freeze",
             Self::NetworkCut => "network-cut",
+            Self::Heal => "heal",
             Self::Switchover => "switchover",
             Self::StandbyKill => "standby-kill",
+            Self::BothStandbysKill => "both-standbys-kill",
+            Self::AllNodesKill => "all-nodes-kill",
+            Self::Rejoin => "rejoin",
             Self::AgentKill => "agent-kill",
+            Self::CoordinationLeaderKill => "coordination-leader-kill",
+            Self::CoordinationQuorumLoss => "coordination-quorum-loss",
+            Self::ProxyAgentCut => "proxy-agent-cut",
+            Self::DiskFullStandby => "disk-full-standby",
+            Self::DiskFullPrimary => "disk-full-primary",
+            Self::DiskHangPrimary => "disk-hang-primary",
+            Self::AsyncLoss => "async-loss",
         }
     }
 
@@ -115,128 +99,42 @@ impl Drill {
     pub const fn summary(self) -> &'static str {
         match self {
             Self::PostmasterKill => "kills the primary's postmaster with SIGKILL",
+            Self::PostmasterHang => {
+                "stops the primary's postmaster alone: open sessions go on, new ones get no answer"
+            }
             Self::NodeKill => "takes the power from the primary's node: its links first, then every process",
             Self::NodeFreeze => "freezes the primary's node for some seconds, its links cut, and thaws it",
             Self::NetworkCut => "cuts the primary's node from every line for some seconds",
+            Self::Heal => {
+                "cuts the primary's node off and heals it, in turn as soon as another leads and after its lease"
+            }
             Self::Switchover => "hands the primary over to a standby in an orderly way",
             Self::StandbyKill => "takes the power from a standby's node",
+            Self::BothStandbysKill => {
+                "takes the power from the nodes of all standbys and starts one after another"
+            }
+            Self::AllNodesKill => {
+                "takes the power from every member's node at once and starts them, each run in another order"
+            }
+            Self::Rejoin => {
+                "takes the power from a node and starts it again: the primary's and a standby's in turn"
+            }
             Self::AgentKill => "kills the agent on the primary's node with SIGKILL",
-        }
-    }
-
-    /// What is done, what must come of it, and what takes it back.
-    pub fn plan(self) -> Plan {
-        match self {
-            Self::PostmasterKill => Plan {
-                victim: Victim::Primary,
-                fault: Step::KillPostmaster,
-                recovery: None,
-                expectation: failover(
-                    "a standby takes over at once, and the member comes back as a standby",
-                    350,
-                ),
-            },
-            Self::NodeKill => Plan {
-                victim: Victim::Primary,
-                fault: Step::KillNode,
-                recovery: Some(Step::StartNode),
-                expectation: failover("a standby takes over, and the node comes back as a standby", 900),
-            },
-            Self::NodeFreeze => Plan {
-                victim: Victim::Primary,
-                fault: Step::FreezeNode,
-                recovery: Some(Step::ThawNode),
-                expectation: failover("a standby takes over, and the thawed primary serves nobody", 1000),
-            },
-            Self::NetworkCut => Plan {
-                victim: Victim::Primary,
-                fault: Step::CutNode,
-                recovery: Some(Step::HealNode),
-                expectation: failover("a standby takes over, and the healed node does not disturb it", 1000),
-            },
-            Self::Switchover => Plan {
-                victim: Victim::Primary,
-                fault: Step::Switchover,
-                recovery: None,
-                expectation: Expectation {
-                    errors_allowed: false,
-                    must_notice: false,
-                    ..failover(HANDED_OVER, 200)
-                },
-            },
-            Self::StandbyKill => Plan {
-                victim: Victim::Standby,
-                fault: Step::KillNode,
-                recovery: Some(Step::StartNode),
-                expectation: Expectation {
-                    primary_changes: false,
-                    ..failover(
-                        "writes go on with the other standby, and the node comes back as a standby",
-                        200,
-                    )
-                },
-            },
-            Self::AgentKill => Plan {
-                victim: Victim::Primary,
-                fault: Step::KillAgent,
-                recovery: None,
-                expectation: NOTHING_HAPPENS,
-            },
-        }
-    }
-}
-
-const HANDED_OVER: &str =
-    "another member is the primary, and no client that came through the route saw an error";
-
-const NOTHING_HAPPENS: Expectation = Expectation {
-    words: "nothing happens: no change of the primary, no failed write",
-    primary_changes: false,
-    errors_allowed: false,
-    must_notice: false,
-    outage: Duration::from_millis(200),
-};
-
-/// What is expected when a silent or sudden fault strikes.
-const fn failover(words: &'static str, outage_ms: u64) -> Expectation {
-    Expectation {
-        words,
-        primary_changes: true,
-        errors_allowed: true,
-        must_notice: true,
-        outage: Duration::from_millis(outage_ms),
-    }
-}
-
-impl Step {
-    /// The node it is done to.
-    pub const fn node(&self) -> &NodeName {
-        match self {
-            Self::KillPostmaster(node)
-            | Self::KillNode(node)
-            | Self::FreezeNode(node)
-            | Self::CutNode(node)
-            | Self::KillAgent(node)
-            | Self::Switchover(node)
-            | Self::StartNode(node)
-            | Self::ThawNode(node)
-            | Self::HealNode(node) => node,
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KillPostmaster(node) => write!(f, "kill the postmaster on {node}"),
-            Self::KillNode(node) => write!(f, "take the power from {node}"),
-            Self::FreezeNode(node) => write!(f, "freeze {node}"),
-            Self::CutNode(node) => write!(f, "cut {node} from every line"),
-            Self::KillAgent(node) => write!(f, "kill the agent on {node}"),
-            Self::Switchover(node) => write!(f, "switch over, away from {node}"),
-            Self::StartNode(node) => write!(f, "start {node}"),
-            Self::ThawNode(node) => write!(f, "thaw {node}"),
-            Self::HealNode(node) => write!(f, "heal the lines of {node}"),
+            Self::CoordinationLeaderKill => {
+                "kills the agent that leads the coordination: in turn on the primary's node and on another one"
+            }
+            Self::CoordinationQuorumLoss => {
+                "stops the agents of all nodes but the primary's, so that nothing can be decided"
+            }
+            Self::ProxyAgentCut => "shuts down the connection between every proxy and its agent",
+            Self::DiskFullStandby => "fills the disk of a standby to the last block",
+            Self::DiskFullPrimary => "fills the disk of the primary to the last block",
+            Self::DiskHangPrimary => {
+                "lets the disk of the primary hang: writes to it wait and cannot be killed"
+            }
+            Self::AsyncLoss => {
+                "cuts the primary of a database with async durability from its standbys, then takes its power"
+            }
         }
     }
 }
@@ -271,16 +169,5 @@ mod tests {
         }
         let error = "earthquake".parse::<Drill>().unwrap_err().to_string();
         assert!(error.contains("`earthquake`") && error.contains("node-freeze"), "{error}");
-    }
-
-    #[test]
-    fn what_lasts_is_taken_back() {
-        for drill in Drill::ALL {
-            let lasts = matches!(
-                (drill.plan().fault)("a".into()),
-                Step::KillNode(_) | Step::FreezeNode(_) | Step::CutNode(_)
-            );
-            assert_eq!(lasts, drill.plan().recovery.is_some(), "{drill}");
-        }
     }
 }

@@ -171,6 +171,20 @@ pub fn longest_gap(history: &History, window: Window) -> Option<Duration> {
     Some(longest)
 }
 
+/// Every leadership whose acknowledgement of the client's writes arrived in the window.
+pub(super) fn leaderships(history: &History, members: &[Member], window: Window) -> BTreeSet<Leadership> {
+    let within = |write: &&Write| write.ended >= window.from && write.ended < window.until;
+    let acknowledged = history.writes.iter().filter(|write| write.by == Writer::Client).filter(within);
+    acknowledged.filter_map(|write| leadership_of(write, members)).collect()
+}
+
+/// When the client's first acknowledgement after `from` arrived.
+pub(super) fn first_after(history: &History, from: Moment) -> Option<Moment> {
+    let arrived =
+        |write: &&Write| write.by == Writer::Client && write.server().is_some() && write.ended >= from;
+    history.writes.iter().filter(arrived).map(|write| write.ended).min()
+}
+
 /// Every pair of leaderships that acknowledged in turn.
 fn overlaps(history: &History, members: &[Member]) -> Vec<Overlap> {
     let mut spans: BTreeMap<Leadership, Certain> = BTreeMap::new();

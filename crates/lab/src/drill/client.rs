@@ -35,6 +35,8 @@ pub struct Target {
     pub deadlines: Deadlines,
     /// From the beginning of one write to the beginning of the next; see [`WRITE_EVERY`].
     pub every: Duration,
+    /// Whether every write makes a connection of its own.
+    pub anew: bool,
 }
 
 /// Gives each write of a run its number, whoever writes.
@@ -53,6 +55,7 @@ struct Shared {
     stop: AtomicBool,
     acknowledged: AtomicU64,
     last_us: AtomicU64,
+    connections: AtomicU64,
 }
 
 impl Ids {
@@ -74,6 +77,11 @@ impl Client {
     /// How many writes were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// How many connections it has made so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// When the last acknowledgement came; the beginning of time when none did.
@@ -154,7 +162,7 @@ impl Worker {
         match outcome {
             Outcome::Acknowledged(_) => {
                 self.failures = 0;
-                self.session = Some(session);
+                self.session = (!self.target.anew).then_some(session);
             }
             Outcome::Failed(_) | Outcome::Unknown(_) => {
                 self.failures += 1;
@@ -179,7 +187,10 @@ impl Worker {
         for _ in 0..self.target.entries.len() {
             let entry = self.target.entries[self.entry % self.target.entries.len()];
             match Session::open(entry, &self.target.login, self.target.deadlines).await {
-                Ok(session) => return Ok(session),
+                Ok(session) => {
+                    self.shared.connections.fetch_add(1, Ordering::SeqCst);
+                    return Ok(session);
+                }
                 Err(reason) => reasons.push(reason),
             }
             self.next_entry();

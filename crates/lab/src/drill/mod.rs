@@ -1,7 +1,7 @@
 //! Drills: a fault under load, what an outside client saw of it, and a verdict.
 //!
 //! ```text
-//! run: is all redundant? -> load and prober start -> 2 s -> fault -> writes flow again -> recovery -> all redundant
+//! run: is all redundant? -> load and prober start -> 2 s -> faults -> writes flow again -> recovery -> all redundant
 //!      client (through the route) ─┐
 //!      prober (at every member)   ─┼─> history ─> checker ─> report
 //!      rows read afterwards       ─┘
@@ -24,22 +24,26 @@ mod catalogue;
 mod checker;
 mod client;
 mod history;
+mod plan;
 mod prober;
 mod report;
 mod run;
 mod session;
+mod step;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
 pub use act::act;
-pub use catalogue::{Drill, Expectation, Plan, Step, UnknownDrill, Victim};
+pub use catalogue::{Drill, UnknownDrill};
 pub use checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use client::{Client, Ids, Target, WRITE_EVERY};
 pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, WriteId, Writer};
+pub use plan::{Cast, Change, Expectation, Manner, Plan, Writes};
 pub use prober::{ASK_EVERY, Prober};
 pub use report::{Report, Run, Spread};
 pub use run::{DrillError, Entry, Options, SystemView, run};
 pub use session::Deadlines;
+pub use step::Step;
 pub use table::RunName;

@@ -115,6 +115,17 @@ impl Lab {
         Ok(Evidence::since(begun, format!("the switch drops what {one} and {other} send each other")))
     }
 
+    /// Cuts a node from every other node at one instant; outside clients still reach it, and it them.
+    pub fn separate_node(&self, node: &NodeName, lasting: Duration) -> Result<Evidence> {
+        self.need_namespaces("cutting links")?;
+        let others: Vec<NodeName> = self.nodes().map(|(name, _)| name.clone()).collect();
+        let pairs = others.iter().filter(|other| *other != node).map(|other| self.between(node, other));
+        let silences = pairs.collect::<Result<Vec<_>>>()?.concat();
+        let begun = now();
+        cut::cut(&network::switch(self.system()), &silences, Some(lasting))?;
+        Ok(Evidence::since(begun, format!("the switch drops what {node} and other nodes send each other")))
+    }
+
     /// Ends all cuts of a node, whoever made them; tells how many packets they had dropped.
     pub fn heal_node(&self, node: &NodeName) -> Result<Evidence> {
         self.need_namespaces("healing links")?;

@@ -5,10 +5,10 @@
 
 pub(crate) mod disk;
 pub(crate) mod freeze;
+pub(crate) mod guard;
 pub(crate) mod links;
 pub(crate) mod power;
 pub(crate) mod process;
-mod step;
 
 use std::fmt;
 

@@ -34,6 +34,20 @@ impl Lab {
         Ok(evidence)
     }
 
+    /// Cuts the power of several nodes: the links of all fall silent before the first of them dies, so that nobody notices
+    /// the death of another. See [`Lab::kill_node`].
+    pub fn kill_nodes(&mut self, nodes: &[NodeName]) -> Result<Evidence> {
+        let begun = now();
+        if self.mode() == Mode::Namespaces {
+            for node in nodes {
+                self.cut_node(node, &CutOptions::whole())?;
+            }
+        }
+        let killed = nodes.iter().map(|node| self.kill_node(node).map(|evidence| evidence.what));
+        let killed = killed.collect::<Result<Vec<String>>>()?;
+        Ok(Evidence::since(begun, killed.join(", ")))
+    }
+
     /// Switches a node on after [`Lab::kill_node`] or its own death: the links heal and its init starts.
     pub fn start_node(&mut self, node: &NodeName) -> Result<Evidence> {
         if self.node(node)?.is_on() {

@@ -10,7 +10,10 @@ use effects::clock::now;
 use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::{DatabaseName, NodeName};
 use rustix::net::sockopt::socket_peercred;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with,
+};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::Evidence;
 use crate::error::{LabError, Result};
@@ -90,6 +93,41 @@ impl Lab {
         signal_process(process, Signal::CONT)
     }
 
+    /// Lets the process that is `target` now go on. One that was never stopped is not disturbed by it.
+    pub fn resume(&self, node: &NodeName, target: &Target) -> Result<Evidence> {
+        let begun = now();
+        let what = match self.find_process(node, target) {
+            Ok(found) if self.resume_process(found) => {
+                format!("{target:?} of {node} (process {}) goes on", found.pid)
+            }
+            Ok(_) | Err(LabError::NotPossible { .. } | LabError::NodeOff { .. }) => {
+                format!("{target:?} of {node} is gone meanwhile")
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Evidence::since(begun, what))
+    }
+
+    /// Shuts down the connection between a node's proxy and its agent at both ends. Neither process is touched: the
+    /// proxy's end is borrowed (pidfd_getfd(2)), and shutdown(2) is for the connection, whoever holds it.
+    pub fn cut_proxy(&self, node: &NodeName) -> Result<Evidence> {
+        let proxy = self.find_process(node, &Target::Proxy)?;
+        let begun = now();
+        let doing = || format!("cutting the proxy of {node} from its agent");
+        let ends = agent_connections(proxy, "proxy.sock");
+        let handle = pidfd_open(pid_of(proxy)?, PidfdFlags::empty()).map_err(LabError::io(doing))?;
+        for end in &ends {
+            let borrowed =
+                pidfd_getfd(&handle, *end, PidfdGetfdFlags::empty()).map_err(LabError::io(doing))?;
+            shutdown(&borrowed, Shutdown::Both).map_err(LabError::io(doing))?;
+        }
+        if ends.is_empty() {
+            let why = "no agent is connected to it".to_owned();
+            return Err(LabError::NotPossible { what: doing(), why });
+        }
+        Ok(Evidence::since(begun, format!("{} connections of the proxy on {node} are shut", ends.len())))
+    }
+
     /// All living processes of a node, as the machine numbers them.
     fn inside(&self, node: &NodeName, init: ProcessId) -> Vec<ProcessId> {
         match self.mode() {
@@ -123,6 +161,33 @@ fn listener(path: &Path) -> Option<ProcessId> {
         Ok(socket_peercred(UnixStream::from(socket))?.pid.as_raw_nonzero().get())
     };
     ProcessId::of(ask().ok()?)
+}
+
+/// The descriptors of a process that are connections accepted on the unix socket of this name. One that was renamed after
+/// it was bound is listed under its first name, which contains the last.
+fn agent_connections(process: ProcessId, name: &str) -> Vec<i32> {
+    // `Num RefCount Protocol Flags Type St Inode Path` (proc_net(5)): 03 is a connected socket, 01 the listening one.
+    let table = fs::read_to_string(format!("/proc/{}/net/unix", process.pid)).unwrap_or_default();
+    let connected = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, _, _, _, _, "03", inode, its] = words.as_slice() else { return None };
+        its.rsplit('/').next()?.contains(name).then(|| format!("socket:[{inode}]"))
+    });
+    let wanted: Vec<String> = connected.collect();
+    let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+    open.filter(|entry| {
+        fs::read_link(entry.path())
+            .is_ok_and(|to| wanted.iter().any(|socket| to.as_os_str() == socket.as_str()))
+    })
+    .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    .collect()
+}
+
+fn pid_of(process: ProcessId) -> Result<Pid> {
+    Pid::from_raw(process.pid).ok_or_else(|| LabError::NotPossible {
+        what: format!("reaching process {}", process.pid),
+        why: "there is no such number".to_owned(),
+    })
 }
 
 /// The first line of `postmaster.pid` is the postmaster's number as it sees itself.

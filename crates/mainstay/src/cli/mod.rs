@@ -17,6 +17,7 @@ mod exit;
 mod failover;
 mod init;
 mod join;
+mod lab;
 mod lab_node;
 mod load;
 mod logs;
@@ -82,6 +83,7 @@ enum Command {
     Token(token::Args),
     Join(join::Args),
     Authority(authority::Args),
+    Lab(lab::Args),
     Schema(schema::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -149,6 +151,7 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Token(args) => token::run(args, output).await,
         Command::Join(args) => join::run(args, output).await,
         Command::Authority(args) => authority::run(args, output).await,
+        Command::Lab(args) => lab::run(args, output).await,
         Command::Schema(args) => schema::run(args, output).await,
         Command::Completions(args) => completions::run(args, output).await,
         Command::Agent(args) => agent::run(args, output).await,

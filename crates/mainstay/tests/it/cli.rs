@@ -2,7 +2,7 @@
 
 use super::{command, mainstay};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "check",
     "up",
     "down",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 21] = [
     "logs",
     "psql",
     "drill",
+    "lab",
     "schema",
     "completions",
     "init",

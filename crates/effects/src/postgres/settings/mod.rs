@@ -94,6 +94,13 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("superuser_reserved_connections", "8"),
 ];
 
+/// Values for PostgreSQL 14 and later.
+const DEFAULTS_14: &[(&str, &str)] = &[
+    // After a crash one call for the whole file system instead of one for each of the thousand and more files, of which
+    // every one costs a flush of the disk: seconds of every return of a node.
+    ("recovery_init_sync_method", "syncfs"),
+];
+
 /// What the product fixes, because its promises rest on it.
 const FIXED: &[(&str, &str)] = &[
     ("hot_standby", "on"),
@@ -161,6 +168,9 @@ impl Settings {
     /// All parameters in force on a member, except those of [`Dynamic`]. Refused ones are left out.
     pub fn effective(&self, member: &Member) -> BTreeMap<String, String> {
         let mut all = owned_pairs(DEFAULTS);
+        if member.installation().major >= 14 {
+            all.extend(owned_pairs(DEFAULTS_14));
+        }
         let accepted = self.parameters.iter().filter(|(name, value)| self.refusal(name, value).is_none());
         all.extend(accepted.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())));
         all.extend(owned_pairs(FIXED));

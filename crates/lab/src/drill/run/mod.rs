@@ -1,5 +1,6 @@
 //! One drill from the first question to the verdict.
 
+mod course;
 mod readers;
 mod verdict;
 mod watch;
@@ -14,24 +15,32 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tokio_postgres::Config;
 
-use super::catalogue::{Drill, Plan, Step, Victim};
+use super::catalogue::Drill;
 use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
+use super::plan::{Cast, Manner, Plan};
 use super::prober::Prober;
 use super::report::{Report, Run};
 use super::session::Deadlines;
+use super::step::Step;
 use super::table::RunName;
-use verdict::Course;
+use course::{FLOW, play};
 use watch::Watch;
 
 /// How long a system may take to come to rest before a drill is refused.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// What the system says of itself at one moment, asked for by the caller in whatever way there is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemView {
     /// The node of the member that is primary and accepts writes.
     pub primary: Option<NodeName>,
+    /// The node that leads the coordination.
+    pub leader: Option<NodeName>,
+    /// The members that may confirm commits; `None` when nobody says so now.
+    pub confirming: Option<Vec<NodeName>>,
+    /// The nodes whose agents answer.
+    pub answering: Vec<NodeName>,
     /// What is missing from full redundancy, in a sentence; `None` when nothing is.
     pub missing: Option<String>,
     /// The database's members.
@@ -60,8 +69,6 @@ pub struct Options {
     pub lease: Duration,
     /// Load before the fault.
     pub warm_up: Duration,
-    /// How long a lasting fault lasts at least: longer than the lease, so that what wakes up is out of date.
-    pub hold: Duration,
     /// How long to wait for writes to flow again, and for full redundancy.
     pub patience: Duration,
     /// Told what is being done, in a few words.
@@ -91,14 +98,13 @@ pub enum DrillError {
 }
 
 impl Options {
-    /// The ordinary way: 2 s of load, 2 s of lease, faults that last 3 s, a minute of patience.
+    /// The ordinary way: 2 s of load, 2 s of lease, a minute of patience.
     pub fn new(runtime: Handle, login: Config) -> Self {
         Self {
             runtime,
             login,
             lease: Duration::from_secs(2),
             warm_up: Duration::from_secs(2),
-            hold: Duration::from_secs(3),
             patience: Duration::from_secs(60),
             tell: |_| {},
         }
@@ -123,7 +129,7 @@ pub async fn run(
     let mut runs = Vec::new();
     for number in 1..=count {
         (options.tell)(&format!("{drill}, run {number} of {count}"));
-        match once(drill, options, &view, &apply).await {
+        match once(drill, number, options, &view, &apply).await {
             Ok(run) => runs.push(run),
             Err(error) if runs.is_empty() => return Err(error),
             Err(error) => {
@@ -141,9 +147,8 @@ pub async fn run(
 /// Everything one run works with.
 struct Stage {
     plan: Plan,
+    cast: Cast,
     before: SystemView,
-    primary: NodeName,
-    victim: NodeName,
     name: RunName,
     client: Client,
     prober: Prober,
@@ -151,15 +156,16 @@ struct Stage {
 
 async fn once(
     drill: Drill,
+    number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
 ) -> Result<Run, DrillError> {
-    let stage = set_up(drill.plan(), options, view).await?;
+    let stage = set_up(drill, number, options, view, apply).await?;
     let mut watch = Watch::new(view);
     warm_up(&stage, options, &mut watch).await;
     let course = play(&stage, options, &mut watch, apply).await;
-    let Stage { plan, before, primary, victim, name, client, prober } = stage;
+    let Stage { plan, cast, before, name, client, prober } = stage;
     let writes = client.stop().await.map_err(DrillError::NoLoad)?;
     let mut history: History = prober.stop().await.map_err(DrillError::NoLoad)?;
     history.writes.extend(writes);
@@ -168,8 +174,7 @@ async fn once(
     Ok(verdict::judge(&verdict::Case {
         plan: &plan,
         options,
-        primary: &primary,
-        victim: &victim,
+        primary: &cast.primary,
         members: &before.members,
         course: &course,
         watched: watch.seen(),
@@ -180,7 +185,10 @@ async fn once(
 }
 
 /// The system's state once nothing is missing. What is just coming to rest is waited for; what stays missing refuses.
-async fn whole(view: &impl AsyncFn() -> Result<SystemView, String>) -> Result<SystemView, DrillError> {
+async fn whole(
+    view: &impl AsyncFn() -> Result<SystemView, String>,
+    patience: Duration,
+) -> Result<SystemView, DrillError> {
     let begun = clock::now();
     loop {
         let missing = match view().await {
@@ -190,45 +198,75 @@ async fn whole(view: &impl AsyncFn() -> Result<SystemView, String>) -> Result<Sy
             Ok(view) => return Ok(view),
             Err(reason) => DrillError::NoView(reason),
         };
-        if clock::now().since(begun) >= SETTLE {
+        if clock::now().since(begun) >= patience {
             return Err(missing);
         }
         sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Refuses what is not safe, chooses the victim, and starts client and prober.
-async fn set_up(
-    plan: Plan,
-    options: &Options,
-    view: &impl AsyncFn() -> Result<SystemView, String>,
-) -> Result<Stage, DrillError> {
-    let before = whole(view).await?;
-    let Some(primary) = before.primary.clone() else {
+/// Who is who now.
+fn cast(view: &SystemView, run: usize) -> Result<Cast, DrillError> {
+    let Some(primary) = view.primary.clone() else {
         return Err(DrillError::Refused("there is no primary".to_owned()));
     };
-    let standby =
-        before.members.iter().find(|member| member.node != primary).map(|member| member.node.clone());
-    let Some(standby) = standby else {
+    let others = view.members.iter().filter(|member| member.node != primary);
+    let standbys: Vec<NodeName> = others.map(|member| member.node.clone()).collect();
+    if standbys.is_empty() {
         return Err(DrillError::Refused("there is no standby".to_owned()));
-    };
-    let victim = match plan.victim {
-        Victim::Primary => primary.clone(),
-        Victim::Standby => standby,
-    };
+    }
+    Ok(Cast { primary, standbys, leader: view.leader.clone(), run })
+}
+
+/// Refuses what is not safe and brings about what the drill presupposes.
+async fn prepare(
+    drill: Drill,
+    number: usize,
+    options: &Options,
+    view: &impl AsyncFn() -> Result<SystemView, String>,
+    apply: &impl AsyncFn(&Step) -> Result<String, String>,
+) -> Result<(SystemView, Cast, Plan), DrillError> {
+    let mut before = whole(view, SETTLE).await?;
+    for _ in 0..PREPARATIONS {
+        let cast = cast(&before, number)?;
+        let plan = drill.plan(&cast);
+        if plan.prepare.is_empty() {
+            return Ok((before, cast, plan));
+        }
+        for step in &plan.prepare {
+            course::carry_out(step, options, apply, &mut Vec::new()).await?;
+        }
+        before = whole(view, options.patience).await?;
+    }
+    Err(DrillError::Refused("what it presupposes could not be brought about".to_owned()))
+}
+
+/// How often the preparation may have to be repeated because something else moved meanwhile.
+const PREPARATIONS: u32 = 4;
+
+/// Refuses what is not safe, and starts client and prober.
+async fn set_up(
+    drill: Drill,
+    number: usize,
+    options: &Options,
+    view: &impl AsyncFn() -> Result<SystemView, String>,
+    apply: &impl AsyncFn(&Step) -> Result<String, String>,
+) -> Result<Stage, DrillError> {
+    let (before, cast, plan) = prepare(drill, number, options, view, apply).await?;
     readers::create_table(options, &before).await.map_err(DrillError::NoLoad)?;
     let name = RunName::new();
     let ids = Ids::default();
     let target = Target {
-        entries: entries(&before, &victim),
+        entries: entries(&before, &plan),
         login: options.login.clone(),
         run: name.clone(),
         deadlines: Deadlines::default(),
         every: WRITE_EVERY,
+        anew: plan.manner == Manner::ConnectsAnew,
     };
     let client = Client::start(&options.runtime, target, ids.clone());
     let prober = Prober::start(&options.runtime, &before.members, &options.login, &name, &ids);
-    Ok(Stage { plan, before, primary, victim, name, client, prober })
+    Ok(Stage { plan, cast, before, name, client, prober })
 }
 
 /// Load before the fault, for as long as was asked and until writes flow.
@@ -242,87 +280,14 @@ async fn warm_up<V: AsyncFn() -> Result<SystemView, String>>(
     watch.until(options.patience, |now| warm(now.at)).await;
 }
 
-/// The route's addresses in the order in which the client tries them: the victim's node last, the primary's before it.
-/// The client is an outside one; that its own entry dies with the fault is another drill.
-fn entries(view: &SystemView, victim: &NodeName) -> Vec<SocketAddr> {
+/// The route's addresses in the order in which the client tries them: the victims' nodes last, or first where the drill is
+/// about them, the primary's before them.
+fn entries(view: &SystemView, plan: &Plan) -> Vec<SocketAddr> {
+    let struck = plan.victims();
+    let through_victim = plan.manner == Manner::ThroughVictim;
     let mut entries: Vec<&Entry> = view.routes.iter().collect();
-    entries.sort_by_key(|entry| (entry.node == *victim, Some(&entry.node) == view.primary.as_ref()));
+    entries.sort_by_key(|entry| {
+        (struck.contains(&&entry.node) != through_victim, Some(&entry.node) == view.primary.as_ref())
+    });
     entries.into_iter().map(|entry| entry.address).collect()
-}
-
-/// Fault, effect, recovery, redundancy. A fault that began is taken back whatever happens.
-async fn play<V: AsyncFn() -> Result<SystemView, String>>(
-    stage: &Stage,
-    options: &Options,
-    watch: &mut Watch<'_, V>,
-    apply: &impl AsyncFn(&Step) -> Result<String, String>,
-) -> Result<Course, DrillError> {
-    let warm = stage.client.acknowledged();
-    if warm < FLOW {
-        return Err(DrillError::NoLoad(format!("only {warm} writes were acknowledged before the fault")));
-    }
-    let fault = (stage.plan.fault)(stage.victim.clone());
-    let recovery = stage.plan.recovery.map(|step| step(stage.victim.clone()));
-    let mut evidence = Vec::new();
-    let begun = clock::now();
-    let done = carry_out(&fault, options, apply, &mut evidence).await;
-    if let (Err(error), recovery) = (done, &recovery) {
-        if let Some(step) = recovery {
-            let _ = carry_out(step, options, apply, &mut evidence).await;
-        }
-        return Err(error);
-    }
-    let struck = clock::now();
-    let flows = writes_flow(stage, options, watch, struck).await;
-    let healing = clock::now();
-    if let Some(step) = &recovery {
-        carry_out(step, options, apply, &mut evidence).await?;
-    }
-    let returned = if recovery.is_some() { clock::now() } else { begun };
-    (options.tell)("waiting for full redundancy");
-    watch.until_settled(options.patience, returned).await;
-    let settled = clock::now();
-    // Let the client show that writes go on.
-    sleep(SETTLING).await;
-    Ok(Course { begun, struck, healing, returned, settled, flows, evidence })
-}
-
-/// Load after all is well again, so that the end of the measurement is not the end of a gap.
-const SETTLING: Duration = Duration::from_millis(500);
-
-/// Acknowledgements that count as writes flowing, before the fault and again after it.
-const FLOW: u64 = 50;
-
-async fn carry_out(
-    step: &Step,
-    options: &Options,
-    apply: &impl AsyncFn(&Step) -> Result<String, String>,
-    evidence: &mut Vec<String>,
-) -> Result<(), DrillError> {
-    (options.tell)(&step.to_string());
-    let proof = apply(step).await.map_err(|reason| DrillError::Step { step: step.clone(), reason })?;
-    evidence.push(format!("{step}: {proof}"));
-    Ok(())
-}
-
-/// Waits until the system did what is expected of it and writes flow; false when patience runs out.
-async fn writes_flow<V: AsyncFn() -> Result<SystemView, String>>(
-    stage: &Stage,
-    options: &Options,
-    watch: &mut Watch<'_, V>,
-    struck: Moment,
-) -> bool {
-    let hold = if stage.plan.recovery.is_some() { options.hold } else { Duration::ZERO };
-    let mut enough = None;
-    watch
-        .until(options.patience, |now| {
-            let moved = now.primary.as_ref().is_some_and(|primary| *primary != stage.primary);
-            if moved == stage.plan.expectation.primary_changes {
-                // Counted from here, so that what was acknowledged before the change does not count.
-                let flowing = enough.get_or_insert_with(|| stage.client.acknowledged() + FLOW);
-                return stage.client.acknowledged() >= *flowing && now.at.since(struck) >= hold;
-            }
-            false
-        })
-        .await
 }

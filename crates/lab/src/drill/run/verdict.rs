@@ -1,48 +1,29 @@
 //! From what was seen to a verdict, without touching anything.
 
+mod waiting;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::NodeName;
 use model::time::Moment;
 
-use super::super::catalogue::{Plan, Step};
 use super::super::checker::{self, Findings, Window};
 use super::super::history::{Copy, History, Member, Outcome};
+use super::super::plan::{Change, Plan, Writes};
 use super::super::report::{Run, millis};
 use super::Options;
+use super::course::Course;
 use super::watch::{Watched, redundant_from};
-
-/// How much longer than the objective for the median one run may take.
-const WORST: u32 = 3;
 
 /// Answers that were under way when the links went may still arrive.
 const UNDER_WAY: Duration = Duration::from_millis(20);
-
-/// The moments of a run, and what was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Course {
-    /// Before the fault's first act.
-    pub(super) begun: Moment,
-    /// After its last.
-    pub(super) struck: Moment,
-    /// Before the recovery's first act.
-    pub(super) healing: Moment,
-    /// From when redundancy is timed: after the recovery's last act, or the fault where nothing has to return.
-    pub(super) returned: Moment,
-    /// When full redundancy was believed, or patience ran out.
-    pub(super) settled: Moment,
-    /// Whether writes flowed again before the recovery.
-    pub(super) flows: bool,
-    /// What was done and by what it is known.
-    pub(super) evidence: Vec<String>,
-}
 
 /// All that a verdict rests on.
 pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) options: &'a Options,
     pub(super) primary: &'a NodeName,
-    pub(super) victim: &'a NodeName,
     pub(super) members: &'a [Member],
     pub(super) course: &'a Course,
     pub(super) watched: &'a [Watched],
@@ -59,13 +40,19 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
     let heal = checker::longest_gap(case.history, Window { from: healing, until: settled });
     let redundancy = redundant_from(case.watched, returned).map(|at| at.since(returned));
     let after = case.watched.last().and_then(|last| last.primary.clone());
-    let mut failures = findings.broken();
+    let resumption = waiting::resumption(case);
+    let left = left_set_after(case);
+    let mut failures = broken(case, &findings);
     failures.extend_from_slice(case.unread);
-    failures.extend(outage_failures(case, outage, &findings));
+    failures.extend(outage_failures(case, outage));
+    failures.extend(waiting::failures(case, resumption));
+    failures.extend(client_failures(case, &findings));
     failures.extend(role_failures(case, after.as_ref()));
     failures.extend(fault_failures(case));
+    failures.extend(said_failures(case));
+    failures.extend(set_failures(case, left));
     failures.extend(redundancy_failures(case, redundancy));
-    let size = |set: &std::collections::BTreeSet<u64>| u64::try_from(set.len()).unwrap_or(u64::MAX);
+    let size = |set: &BTreeSet<u64>| u64::try_from(set.len()).unwrap_or(u64::MAX);
     Run {
         outage_ms: outage.map(millis),
         errors: findings.errors(),
@@ -79,6 +66,10 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
         direct: findings.direct,
         two_primaries: u64::try_from(findings.overlaps.len()).unwrap_or(u64::MAX),
         late_reads: findings.late_reads,
+        flowing_ms: resumption.map(|resumption| millis(resumption.since_reachable)),
+        flowing_from_start_ms: resumption.map(|resumption| millis(resumption.since_start)),
+        left_set_ms: left.map(millis),
+        reconnects: case.course.reconnects,
         primary_before: case.primary.to_string(),
         primary_after: after.map(|node| node.to_string()).unwrap_or_default(),
         evidence: case.course.evidence.clone(),
@@ -87,25 +78,49 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
     }
 }
 
-fn outage_failures(case: &Case<'_>, outage: Option<Duration>, findings: &Findings) -> Vec<String> {
+/// Rules of the history that were broken. Where writes must be lost, having lost none is what breaks the rule.
+fn broken(case: &Case<'_>, findings: &Findings) -> Vec<String> {
+    if !case.plan.expectation.loses {
+        return findings.broken();
+    }
+    let mut broken = Findings { lost: BTreeSet::new(), ..findings.clone() }.broken();
+    if findings.lost.is_empty() {
+        broken.push(
+            "no acknowledged write is missing: the check found nothing where there must be something"
+                .to_owned(),
+        );
+    }
+    broken
+}
+
+fn outage_failures(case: &Case<'_>, outage: Option<Duration>) -> Vec<String> {
     let expectation = &case.plan.expectation;
     let mut failures = Vec::new();
-    match outage {
-        Some(outage) if outage > expectation.outage * WORST => failures.push(format!(
-            "writes stood still for {} ms, more than {WORST} times the objective of {} ms",
-            millis(outage),
-            millis(expectation.outage)
-        )),
-        Some(_) => {}
-        None => failures.push("no write was acknowledged after the fault".to_owned()),
+    match (outage, expectation.outage) {
+        (Some(outage), Some(objective)) if outage > objective * expectation.worst => {
+            let (outage, worst, objective) = (millis(outage), expectation.worst, millis(objective));
+            failures.push(match worst {
+                1 => format!("writes stood still for {outage} ms, more than {objective} ms"),
+                _ => format!(
+                    "writes stood still for {outage} ms, more than {worst} times the objective of {objective} ms"
+                ),
+            });
+        }
+        (Some(_), Some(_) | None) => {}
+        (None, _) => failures.push("no write was acknowledged after the fault".to_owned()),
     }
     if !case.course.flows {
         let patience = case.options.patience.as_secs();
-        failures.push(format!(
-            "the system did not do what is expected within {patience} s: {}",
-            expectation.words
-        ));
+        let words = expectation.words;
+        failures.push(format!("the system did not do what is expected within {patience} s: {words}"));
     }
+    failures
+}
+
+/// What the client saw and should not have seen.
+fn client_failures(case: &Case<'_>, findings: &Findings) -> Vec<String> {
+    let expectation = &case.plan.expectation;
+    let mut failures = Vec::new();
     if findings.errors() > 0 && !expectation.errors_allowed {
         let errors = case.history.writes.iter().filter_map(|write| match &write.outcome {
             Outcome::Acknowledged(_) => None,
@@ -117,18 +132,52 @@ fn outage_failures(case: &Case<'_>, outage: Option<Duration>, findings: &Finding
             findings.errors()
         ));
     }
+    if case.course.reconnects > 0 && !expectation.reconnects_allowed {
+        failures.push(format!(
+            "the client had to connect anew {} times, where its connection should have lived on",
+            case.course.reconnects
+        ));
+    }
     failures
 }
 
-fn role_failures(case: &Case<'_>, after: Option<&NodeName>) -> Option<String> {
-    let changed = after.is_some_and(|after| after != case.primary);
-    match (case.plan.expectation.primary_changes, changed) {
-        (true, false) => Some(format!("{} is still the primary", case.primary)),
-        (false, true) => {
-            Some(format!("the primary changed from {} although nothing called for it", case.primary))
-        }
-        (true, true) | (false, false) => None,
+fn role_failures(case: &Case<'_>, after: Option<&NodeName>) -> Vec<String> {
+    match case.plan.expectation.primary {
+        Change::Any => vec![],
+        Change::Stays => other_primaries(case, case.primary, case.course.begun)
+            .map(|_| format!("the primary changed from {} although nothing called for it", case.primary))
+            .into_iter()
+            .collect(),
+        Change::Changes => match after {
+            Some(after) if after != case.primary => unsteady(case, after).into_iter().collect(),
+            Some(_) | None => vec![format!("{} is still the primary", case.primary)],
+        },
     }
+}
+
+/// Taking the fault back is a fault too: it may not cost the new primary its place, not even for a moment.
+fn unsteady(case: &Case<'_>, after: &NodeName) -> Option<String> {
+    if case.plan.recovery.is_empty() {
+        return None;
+    }
+    let Course { healing, settled, .. } = *case.course;
+    let led =
+        checker::leaderships(case.history, case.members, Window { from: healing, until: settled }).len();
+    match (other_primaries(case, after, healing), led) {
+        (Some(other), _) => Some(format!(
+            "taking the fault back moved the primary: {other} was one meanwhile, {after} is now"
+        )),
+        (None, 0 | 1) => None,
+        (None, led) => Some(format!(
+            "taking the fault back demoted {after} for a moment: {led} leaderships acknowledged writes"
+        )),
+    }
+}
+
+/// A primary other than `this` that the system named since `from`.
+fn other_primaries<'c>(case: &'c Case<'_>, this: &NodeName, from: Moment) -> Option<&'c NodeName> {
+    let since = case.watched.iter().filter(|watched| watched.at >= from);
+    since.filter_map(|watched| watched.primary.as_ref()).find(|primary| *primary != this)
 }
 
 /// That the fault really happened, as seen from outside: who is dead, frozen or cut does not answer the prober.
@@ -146,18 +195,11 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
             format!("the prober never reached {} directly, so it proves nothing of it", member.node)
         })
         .collect();
-    let silences = match (case.plan.fault)(case.victim.clone()) {
-        Step::KillNode(_) | Step::FreezeNode(_) | Step::CutNode(_) => true,
-        Step::KillPostmaster(_)
-        | Step::KillAgent(_)
-        | Step::Switchover(_)
-        | Step::StartNode(_)
-        | Step::ThawNode(_)
-        | Step::HealNode(_) => false,
-    };
-    let heard = answers(case.victim, struck + UNDER_WAY, healing);
-    if silences && heard > 0 {
-        failures.push(format!("{} answered {heard} times while it should have been silent", case.victim));
+    for victim in case.plan.silenced() {
+        let heard = answers(victim, struck + UNDER_WAY, healing);
+        if heard > 0 {
+            failures.push(format!("{victim} answered {heard} times while it should have been silent"));
+        }
     }
     if case.course.evidence.iter().any(|line| line.trim_end().ends_with(':')) {
         failures.push("there is no evidence that the fault happened".to_owned());
@@ -165,12 +207,51 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
     failures
 }
 
+/// What the system must say of itself while the fault lasts, and did not.
+fn said_failures(case: &Case<'_>) -> Vec<String> {
+    let said = case.course.evidence.iter().find(|line| line.starts_with("ask for the status"));
+    let lacks = |words: &&&str| !said.is_some_and(|said| said.contains(**words));
+    let missing = case.plan.expectation.status.iter().filter(lacks);
+    missing.map(|words| format!("the status does not say \"{words}\"")).collect()
+}
+
+/// How long after the fault the victim was out of the sync set.
+fn left_set_after(case: &Case<'_>) -> Option<Duration> {
+    case.plan.expectation.leaves_set?;
+    let victims = case.plan.victims();
+    let Course { begun, healing, .. } = *case.course;
+    let out = |watched: &&Watched| {
+        let within = watched.at >= begun && watched.at < healing;
+        within
+            && watched.confirming.as_ref().is_some_and(|set| !victims.iter().any(|node| set.contains(node)))
+    };
+    case.watched.iter().find(out).map(|watched| watched.at.since(begun))
+}
+
+fn set_failures(case: &Case<'_>, left: Option<Duration>) -> Option<String> {
+    let limit = case.plan.expectation.leaves_set?;
+    match left {
+        Some(left) if left <= limit => None,
+        Some(left) => {
+            Some(format!("the sync set shrank after {} ms, later than {} ms", millis(left), millis(limit)))
+        }
+        None => Some("the sync set never shrank".to_owned()),
+    }
+}
+
 fn redundancy_failures(case: &Case<'_>, redundancy: Option<Duration>) -> Vec<String> {
     let mut failures = Vec::new();
-    if redundancy.is_none() {
-        let missing = case.watched.last().and_then(|last| last.missing.clone());
-        let missing = missing.unwrap_or_else(|| "no primary".to_owned());
-        failures.push(format!("no full redundancy within {} s: {missing}", case.options.patience.as_secs()));
+    match (redundancy, case.plan.expectation.redundancy) {
+        (None, _) => {
+            let missing = case.watched.last().and_then(|last| last.missing.clone());
+            let missing = missing.unwrap_or_else(|| "no primary".to_owned());
+            let patience = case.options.patience.as_secs();
+            failures.push(format!("no full redundancy within {patience} s: {missing}"));
+        }
+        (Some(took), Some(limit)) if took > limit => {
+            failures.push(format!("full redundancy took {} ms, more than {} ms", millis(took), millis(limit)))
+        }
+        (Some(_), Some(_) | None) => {}
     }
     let since = case.course.begun;
     let noticed = case.watched.iter().any(|watched| watched.at >= since && watched.missing.is_some());

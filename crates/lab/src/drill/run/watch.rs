@@ -30,6 +30,10 @@ pub(super) struct Watched {
     pub(super) primary: Option<NodeName>,
     /// What is missing from full redundancy, or why there was no answer.
     pub(super) missing: Option<String>,
+    /// Who may confirm commits, if anybody says so.
+    pub(super) confirming: Option<Vec<NodeName>>,
+    /// Whose agents answered.
+    pub(super) answering: Vec<NodeName>,
 }
 
 /// The one who asks.
@@ -79,10 +83,19 @@ impl<'a, V: AsyncFn() -> Result<SystemView, String>> Watch<'a, V> {
     async fn look(&self) -> Watched {
         let asked = timeout(ANSWER_WITHIN, (self.view)()).await;
         let at = clock::now();
+        let silent = |reason: String| Watched {
+            at,
+            primary: None,
+            missing: Some(format!("no status: {reason}")),
+            confirming: None,
+            answering: vec![],
+        };
         match asked {
-            Ok(Ok(view)) => Watched { at, primary: view.primary, missing: view.missing },
-            Ok(Err(reason)) => Watched { at, primary: None, missing: Some(format!("no status: {reason}")) },
-            Err(_) => Watched { at, primary: None, missing: Some("no status: no answer in time".to_owned()) },
+            Ok(Ok(SystemView { primary, missing, confirming, answering, .. })) => {
+                Watched { at, primary, missing, confirming, answering }
+            }
+            Ok(Err(reason)) => silent(reason),
+            Err(_) => silent("no answer in time".to_owned()),
         }
     }
 }
@@ -103,7 +116,8 @@ mod tests {
 
     fn watched(at: u64, missing: bool) -> Watched {
         let missing = missing.then(|| "a standby".to_owned());
-        Watched { at: Moment::from_millis(at), primary: Some("a".into()), missing }
+        let at = Moment::from_millis(at);
+        Watched { at, primary: Some("a".into()), missing, confirming: None, answering: vec![] }
     }
 
     #[test]

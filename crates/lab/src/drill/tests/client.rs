@@ -33,6 +33,7 @@ fn client_with(servers: &[&Server], run: &RunName, every: Duration) -> Client {
         run: run.clone(),
         deadlines: Deadlines::default(),
         every,
+        anew: false,
     };
     Client::start(&Handle::current(), target, Ids::default())
 }

@@ -73,6 +73,7 @@ impl Stand {
                 .map(|(node, s)| Member { node: (*node).into(), addresses: vec![s.address] })
                 .collect(),
             routes: vec![Entry { node: "b".into(), address: self.route }],
+            ..SystemView::default()
         })
     }
 

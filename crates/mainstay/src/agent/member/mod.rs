@@ -163,6 +163,7 @@ fn tell_trouble(shared: &Shared, database: &DatabaseName, because: String) {
     let trouble = Some(because);
     shared.inputs.send(Input::Observed {
         database: database.clone(),
+        asked: effects::clock::now(),
         server: Server::Unknown,
         system_identifier: None,
         trouble,

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use decide::agent::Input;
 use effects::clock;
-use effects::postgres::{Facts, Postmaster, ProbeError, Prober};
+use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
 use model::NodeName;
 use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
 use model::time::Moment;
+use tokio::task::JoinHandle;
 
 use super::{Ground, settings};
 
@@ -18,15 +19,24 @@ use super::{Ground, settings};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it may take to answer an established connection.
 const ANSWER_LIMIT: Duration = Duration::from_millis(700);
-/// How often a new connection is made and, on a primary, a write flushed.
+/// How often a new connection is made and, on a primary, a write flushed; whether or not the one before has been answered.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
-/// How long that may take.
-const PROBE_LIMIT: Duration = Duration::from_millis(700);
+/// How long that may take at the least. When it takes longer, the next one waits for its answer as well. On a machine where
+/// answers usually come late it is more: see [`Watch::probe_limit`].
+const SHORTEST_PROBE_LIMIT: Duration = Duration::from_millis(900);
+/// How long it may take at the most, however late answers used to come.
+const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// A new connection with a write takes about so many times as long as a question to an open one, with some to spare.
+const PROBE_COSTS: u32 = 8;
+/// How fast a late answer is forgotten: the part of the excess that each ordinary one takes away (a half in ~6 s).
+const FORGET: u32 = 20;
+/// How long an answer is listened for at all.
+const PROBE_FORGOTTEN: Duration = Duration::from_secs(60);
 /// So many probes in a row must fail before the server counts as sick.
 const PROBES_TO_FAIL: u32 = 2;
 /// How long the data directory may take to be looked at.
 const DISK_LIMIT: Duration = Duration::from_secs(1);
-/// Below this much free space, in bytes, a member cannot do its part.
+/// Below this much free space, in bytes, a member cannot do its part; twice as much must be free before it can again.
 const LITTLE_SPACE: u64 = 24 << 20;
 /// How often the replication slots of the other members are looked after.
 const SLOTS_EVERY: Duration = Duration::from_secs(2);
@@ -41,7 +51,9 @@ pub(super) async fn observe(ground: Ground) {
     tokio::spawn(watch_exits(ground));
     loop {
         watch.round().await;
+        let begun = clock::now();
         tokio::time::sleep(LOOK_EVERY).await;
+        watch.feel(clock::now().since(begun).saturating_sub(LOOK_EVERY));
     }
 }
 
@@ -68,14 +80,20 @@ async fn watch_exits(ground: Ground) {
             ground.set_postmaster(None);
             let because = format!("it ended with {exit}");
             let server = Server::Stopped { because };
-            tell(&ground, server, None, None);
+            tell(&ground, clock::now(), server, None, None);
         }
     }
 }
 
-fn tell(ground: &Ground, server: Server, system_identifier: Option<u64>, trouble: Option<String>) {
+fn tell(
+    ground: &Ground,
+    asked: Moment,
+    server: Server,
+    system_identifier: Option<u64>,
+    trouble: Option<String>,
+) {
     let database = ground.database.clone();
-    ground.shared.inputs.send(Input::Observed { database, server, system_identifier, trouble });
+    ground.shared.inputs.send(Input::Observed { database, asked, server, system_identifier, trouble });
 }
 
 /// One look without memory, for the moment after an action.
@@ -83,12 +101,26 @@ pub(super) async fn look(ground: &Ground) -> Server {
     Watch::new(ground.clone()).server().await.0
 }
 
+/// A probe that has not been answered yet.
+struct Pending {
+    begun: Moment,
+    answer: JoinHandle<Result<Probed, ProbeError>>,
+}
+
 struct Watch {
     ground: Ground,
     prober: Prober,
     probed_at: Moment,
+    pending: Vec<Pending>,
+    /// Probes in a row that were answered with an error, and the last of these.
+    refused: u32,
+    refusal: String,
+    /// How long the slowest answers of late took.
+    slowest: Duration,
+    /// How long an open connection takes to answer now, and this process to wake up.
+    pressure: Duration,
+    /// Looks in a row that were not answered.
     failures: u32,
-    failure: Option<String>,
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
     stalls: BTreeMap<NodeName, (Lsn, Moment)>,
     was_primary: bool,
@@ -103,8 +135,12 @@ impl Watch {
             ground,
             prober,
             probed_at: Moment::default(),
+            pending: Vec::new(),
+            refused: 0,
+            refusal: String::new(),
+            slowest: Duration::ZERO,
+            pressure: Duration::ZERO,
             failures: 0,
-            failure: None,
             stalls: BTreeMap::new(),
             was_primary: false,
             space_at: Moment::default(),
@@ -114,12 +150,12 @@ impl Watch {
 
     /// Looks once and tells; what was seen across a change is not told.
     async fn round(&mut self) {
-        let epoch = self.ground.epoch();
+        let (epoch, asked) = (self.ground.epoch(), clock::now());
         let (server, system_identifier) = self.server().await;
         let server = self.probed(server).await;
         self.measure_space().await;
         if epoch == self.ground.epoch() {
-            tell(&self.ground, server, system_identifier, self.space.clone());
+            tell(&self.ground, asked, server, system_identifier, self.space.clone());
         }
     }
 
@@ -127,9 +163,12 @@ impl Watch {
         let Some(postmaster) = self.ground.postmaster() else {
             return self.stopped().await;
         };
-        match postmaster.member().observer().observe(ANSWER_LIMIT).await {
+        let begun = clock::now();
+        let observed = postmaster.member().observer().observe(ANSWER_LIMIT).await;
+        self.feel(clock::now().since(begun));
+        match observed {
             Ok(facts) => {
-                self.failure = None;
+                self.failures = 0;
                 self.ground.note_server(&facts);
                 let identifier = facts.system_identifier.parse().ok();
                 (self.running(&facts), identifier)
@@ -194,6 +233,8 @@ impl Watch {
     /// No process of ours: is there data?
     async fn stopped(&mut self) -> (Server, Option<u64>) {
         self.failures = 0;
+        self.refused = 0;
+        self.pending.clear();
         let marker = self.ground.member.paths().data.join("PG_VERSION");
         let exists = effects::disposable::start("look for data", move || marker.try_exists());
         let exists = match exists {
@@ -232,32 +273,85 @@ impl Watch {
         let now = clock::now();
         if now.since(self.probed_at) >= PROBE_EVERY {
             self.probed_at = now;
-            let probed = if primary {
-                self.prober.write(PROBE_LIMIT).await
-            } else {
-                self.prober.answer(PROBE_LIMIT).await
-            };
-            self.note_probe(probed.map(|_| ()));
+            self.pending.push(self.probe(primary, now));
         }
-        match &self.failure {
-            Some(because) if self.failures >= PROBES_TO_FAIL => {
-                Server::Sick { primary, because: because.clone() }
-            }
-            Some(_) | None => server,
+        self.take_answers().await;
+        match self.probes_fail(now) {
+            Some(because) => Server::Sick { primary, because },
+            None => server,
         }
     }
 
-    fn note_probe(&mut self, probed: Result<(), ProbeError>) {
-        match probed {
-            Ok(()) => {
-                self.failures = 0;
-                self.failure = None;
+    fn probe(&self, primary: bool, begun: Moment) -> Pending {
+        let prober = self.prober.clone();
+        let answer = tokio::spawn(async move {
+            match primary {
+                true => prober.write(PROBE_FORGOTTEN).await,
+                false => prober.answer(PROBE_FORGOTTEN).await,
             }
-            Err(error) => {
-                self.failures += 1;
-                self.failure = Some(error.to_string());
+        });
+        Pending { begun, answer }
+    }
+
+    /// Notes what has been answered meanwhile. A good answer also stands for the questions asked before.
+    async fn take_answers(&mut self) {
+        let mut unanswered = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            if !pending.answer.is_finished() {
+                unanswered.push(pending);
+                continue;
+            }
+            match pending.answer.await {
+                Ok(Ok(probed)) => {
+                    self.refused = 0;
+                    self.learn(probed.took);
+                    unanswered.clear();
+                }
+                Ok(Err(error)) => {
+                    self.refused += 1;
+                    self.refusal = error.to_string();
+                }
+                // The runtime ends.
+                Err(_) => {}
             }
         }
+        self.pending = unanswered;
+    }
+
+    fn learn(&mut self, took: Duration) {
+        // An answer that came after a hang says nothing about how late answers usually come.
+        if took <= LONGEST_PROBE_LIMIT {
+            let excess = self.slowest.saturating_sub(took);
+            self.slowest = if excess.is_zero() { took } else { self.slowest - excess / FORGET };
+        }
+    }
+
+    /// How long a probe may wait: a machine that is merely overloaded is no reason to fail over to another one.
+    fn probe_limit(&self) -> Duration {
+        let usual = (self.slowest * 3).max(self.pressure * PROBE_COSTS);
+        usual.clamp(SHORTEST_PROBE_LIMIT, LONGEST_PROBE_LIMIT)
+    }
+
+    /// Where an open connection is slow too, neither the postmaster nor the disk hangs: the machine has too much to do.
+    fn feel(&mut self, took: Duration) {
+        self.pressure = took.max(self.pressure - self.pressure / PROBE_COSTS);
+    }
+
+    /// Why the server does not do its work, if probes say so: two in a row were answered with an error, or one has waited
+    /// for too long and the next one waits too.
+    fn probes_fail(&self, now: Moment) -> Option<String> {
+        if self.refused >= PROBES_TO_FAIL {
+            return Some(self.refusal.clone());
+        }
+        let waits = self.pending.first().map_or(Duration::ZERO, |first| now.since(first.begun));
+        let all_wait = self.pending.len() >= usize::try_from(PROBES_TO_FAIL).unwrap_or(usize::MAX);
+        let limit = self.probe_limit();
+        (all_wait && waits >= limit).then(|| {
+            format!(
+                "{PROBES_TO_FAIL} new connections in a row got no answer, the first for {} ms",
+                limit.as_millis()
+            )
+        })
     }
 
     async fn measure_space(&mut self) {
@@ -272,8 +366,8 @@ impl Watch {
         self.space = match tokio::time::timeout(DISK_LIMIT, answer).await {
             Ok(Ok(Ok(volume))) => {
                 let free = volume.f_bavail * volume.f_frsize;
-                (free < LITTLE_SPACE)
-                    .then(|| format!("only {} MB are left on the database's volume", free >> 20))
+                let enough = if self.space.is_some() { 2 * LITTLE_SPACE } else { LITTLE_SPACE };
+                (free < enough).then(|| format!("only {} MB are left on the database's volume", free >> 20))
             }
             Ok(Ok(Err(error))) => Some(format!("the database's volume cannot be looked at: {error}")),
             Ok(Err(_)) => None,

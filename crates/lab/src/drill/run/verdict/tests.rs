@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::postgres::Timeline;
 
 use super::*;
-use crate::drill::{Answer, Drill, Role, Server, Write, Writer};
+use crate::drill::{Answer, Cast, Drill, Role, Server, Write, Writer};
 
 /// Everything a verdict rests on, to be changed at will.
 struct Forged {
@@ -51,6 +51,8 @@ fn green() -> Forged {
         at: at(ms),
         primary: Some(if ms < 2600 { "a" } else { "b" }.into()),
         missing: (2300..7000).contains(&ms).then(|| "a is dead".to_owned()),
+        confirming: Some(vec!["b".into(), "c".into()]),
+        answering: vec![],
     };
     Forged {
         drill: Drill::NodeKill,
@@ -58,9 +60,11 @@ fn green() -> Forged {
             begun: at(2000),
             struck: at(2050),
             healing: at(5000),
+            first: None,
             returned: at(5050),
             settled: at(7500),
             flows: true,
+            reconnects: 1,
             evidence: vec!["take the power from a: all 17 processes are dead".to_owned()],
         },
         watched: (0..7500).step_by(50).map(watched).collect(),
@@ -73,11 +77,12 @@ fn green() -> Forged {
 fn judged(forged: &Forged) -> Run {
     // Nothing is run on this runtime: only its handle is asked for.
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let standbys = vec!["b".into(), "c".into()];
+    let cast = Cast { primary: "a".into(), standbys, leader: Some("b".into()), run: 2 };
     judge(&Case {
-        plan: &forged.drill.plan(),
+        plan: &forged.drill.plan(&cast),
         options: &Options::new(runtime.handle().clone(), tokio_postgres::Config::new()),
         primary: &"a".into(),
-        victim: &"a".into(),
         members: &members(),
         course: &forged.course,
         watched: &forged.watched,
@@ -172,4 +177,141 @@ fn an_error_or_a_change_where_none_may_be_is_red() {
         "{failures:?}"
     );
     assert!(failures.iter().any(|f| f.contains("the primary changed from a although")), "{failures:?}");
+}
+
+#[test]
+fn a_new_primary_that_healing_disturbs_is_red() {
+    red("taking the fault back moved the primary: c was one meanwhile, b is now", |forged| {
+        forged.watched.iter_mut().filter(|watched| watched.at == at(5500)).for_each(|watched| {
+            watched.primary = Some("c".into());
+        });
+    });
+    red("taking the fault back demoted b for a moment: 2 leaderships acknowledged writes", |forged| {
+        for write in forged.history.writes.iter_mut().filter(|write| write.ended >= at(6000)) {
+            write.outcome = acknowledged(write.id, 0, 3, 2).outcome;
+        }
+    });
+}
+
+#[test]
+fn a_rejoin_that_takes_too_long_is_red() {
+    red("full redundancy took 11950 ms, more than 10000 ms", |forged| {
+        forged.drill = Drill::Rejoin;
+        forged.course.settled = at(18_000);
+        // The victim of an even run is a standby, and the primary stays.
+        forged.watched = (0..18_000)
+            .step_by(50)
+            .map(|ms| Watched {
+                at: at(ms),
+                primary: Some("a".into()),
+                missing: (2300..17_000).contains(&ms).then(|| "b is dead".to_owned()),
+                confirming: None,
+                answering: vec![],
+            })
+            .collect();
+        forged.history.writes = (0..1850).map(|n| acknowledged(n, n * 10, 1, 1)).collect();
+        let rows: BTreeMap<u64, u64> = forged.history.writes.iter().map(|write| (write.id, 1)).collect();
+        forged.copies.iter_mut().for_each(|copy| copy.rows.clone_from(&rows));
+        let silent = |ms: u64| (1990..5100).contains(&ms);
+        let asked = || (0..18_000).step_by(50);
+        forged.history.answers =
+            [answers("a", asked()), answers("b", asked().filter(|ms| !silent(*ms))), answers("c", asked())]
+                .concat();
+    });
+}
+
+/// Both standbys b and c die at 2000 ms; b is started at 5000 ms, its agent answers at 5500 ms, writes flow from 6000 ms.
+fn waiting() -> Forged {
+    let mut forged = green();
+    forged.drill = Drill::BothStandbysKill;
+    forged.course.first = Some("b".into());
+    forged.course.evidence.push(
+        "ask for the status: writes to orders wait: no standby confirms them: b and c are silent; start node b or c"
+            .to_owned(),
+    );
+    let before = (0..200).map(|n| acknowledged(n, n * 10, 1, 1));
+    let after = (600..800).map(|n| acknowledged(n, n * 10, 1, 1));
+    forged.history.writes = before.chain(after).collect();
+    let rows: BTreeMap<u64, u64> = forged.history.writes.iter().map(|write| (write.id, 1)).collect();
+    forged.copies.iter_mut().for_each(|copy| copy.rows.clone_from(&rows));
+    let asked = || (0..8000).step_by(50);
+    let awake = || asked().filter(|ms| !(1990..5700).contains(ms));
+    forged.history.answers = [answers("a", asked()), answers("b", awake()), answers("c", awake())].concat();
+    for watched in &mut forged.watched {
+        watched.primary = Some("a".into());
+        if watched.at >= at(5500) {
+            watched.answering = vec!["b".into()];
+        }
+    }
+    forged
+}
+
+/// Changes the waiting run and demands that this sentence, and no other, says why it is red.
+fn red_waiting(because: &str, change: impl FnOnce(&mut Forged)) {
+    let mut forged = waiting();
+    change(&mut forged);
+    let failures = judged(&forged).failures;
+    assert!(failures.len() == 1 && failures[0].contains(because), "{because}: {failures:?}");
+}
+
+#[test]
+fn writes_that_wait_as_they_must_are_green_and_timed_from_the_return() {
+    let run = judged(&waiting());
+    assert_eq!(run.failures, [""; 0]);
+    assert_eq!((run.flowing_ms, run.flowing_from_start_ms), (Some(500.0), Some(1000.0)));
+}
+
+#[test]
+fn writes_that_do_not_wait_or_wait_too_long_are_red() {
+    red_waiting("1 writes were acknowledged while nobody could confirm them", |forged| {
+        forged.history.writes.push(acknowledged(5000, 3000, 1, 1));
+        forged.copies.iter_mut().for_each(|copy| _ = copy.rows.insert(5000, 1));
+    });
+    red_waiting("writes flowed 2000.1 ms after the return, later than 2000 ms", |forged| {
+        forged.history.writes.retain(|write| write.id < 200 || write.id >= 750);
+        forged.copies.iter_mut().for_each(|copy| copy.rows.retain(|id, _| *id < 200 || *id >= 750));
+        forged.history.writes.iter_mut().filter(|write| write.id == 750).for_each(|write| {
+            write.ended = Moment::from_micros(7_500_100);
+        });
+    });
+}
+
+#[test]
+fn a_status_that_does_not_say_what_would_help_is_red() {
+    red_waiting("the status does not say \"start node\"", |forged| {
+        forged.course.evidence[1] = "ask for the status: no standby confirms them".to_owned();
+    });
+}
+
+#[test]
+fn a_victim_that_stays_in_the_sync_set_is_red() {
+    let mut forged = waiting();
+    forged.drill = Drill::DiskFullStandby;
+    let failures = judged(&forged).failures;
+    assert!(failures.iter().any(|f| f.contains("the sync set never shrank")), "{failures:?}");
+    for watched in forged.watched.iter_mut().filter(|watched| watched.at >= at(3000)) {
+        watched.confirming = Some(vec!["c".into()]);
+    }
+    let run = judged(&forged);
+    assert_eq!(run.left_set_ms, Some(1000.0));
+    assert!(!run.failures.iter().any(|f| f.contains("sync set")), "{:?}", run.failures);
+}
+
+#[test]
+fn a_control_that_finds_no_loss_is_red_and_one_that_finds_it_is_not() {
+    let mut forged = green();
+    forged.drill = Drill::AsyncLoss;
+    let failures = judged(&forged).failures;
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].contains("the check found nothing where there must be something"), "{failures:?}");
+    _ = forged.copies[1].rows.remove(&150);
+    assert_eq!(judged(&forged).failures, [""; 0]);
+}
+
+#[test]
+fn a_connection_that_should_have_lived_on_is_red() {
+    let mut forged = waiting();
+    forged.drill = Drill::ProxyAgentCut;
+    let failures = judged(&forged).failures;
+    assert!(failures.iter().any(|f| f.contains("had to connect anew 1 times")), "{failures:?}");
 }

@@ -1,0 +1,311 @@
+//! The system under drill: what it says of itself, and what is done to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use decide::agent::Overview;
+use lab::drill::{self, Drill, Entry, Member, Step, SystemView};
+use lab::{ClientRuntime, Lab};
+use mainstay::api::client::ask;
+use mainstay::api::{Reply, Request};
+use model::leadership::{Leadership, Phase};
+use model::status::Server;
+use model::system::{Database, Durability, Role, RouteTarget, System};
+use model::{DatabaseName, NodeName, RouteName};
+use tokio::task::JoinSet;
+
+use super::super::connect::Connection;
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::output::note;
+use super::super::status::verdict::Verdict;
+use super::super::target::Target;
+use super::super::up::in_words;
+
+/// How long an agent may take to say what it knows.
+const ASK_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a switchover may take to be accepted.
+const SWITCHOVER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The system under drill, and how to ask it.
+pub(super) struct Stage {
+    lab: Arc<Mutex<Lab>>,
+    /// What takes back the steps that were done and last.
+    pending: Mutex<Vec<Step>>,
+    target: Target,
+    sockets: BTreeMap<NodeName, std::path::PathBuf>,
+    system: System,
+    name: DatabaseName,
+    database: Database,
+    route: (RouteName, u16),
+}
+
+fn lock(lab: &Mutex<Lab>) -> std::sync::MutexGuard<'_, Lab> {
+    lab.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// The system that runs in `lab`.
+    pub(super) async fn open(lab: Lab, database: Option<&str>, target: &Target) -> Result<Self, CliError> {
+        let sockets: BTreeMap<NodeName, _> =
+            lab.nodes().map(|(name, _)| (name.clone(), lab.root(name).join("run/agent.sock"))).collect();
+        let Some(Reply::System { system, .. }) = first_answer(&sockets, &Request::System).await else {
+            return Err(
+                CliError::with(Exit::Unreachable, "no agent of the system answers").hint("mainstay status")
+            );
+        };
+        let wanted = |name: &DatabaseName| database.is_none_or(|wanted| wanted == name.as_str());
+        let mut matching = system.databases.iter().filter(|(name, _)| wanted(name));
+        let (Some((name, config)), None) = (matching.next(), matching.next()) else {
+            return Err(CliError::with(Exit::Invalid, "it is not clear which database is meant")
+                .hint("--database NAME"));
+        };
+        let leads_there = |target: &RouteTarget| matches!(target, RouteTarget::Database { database, role: Role::Primary } if database == name);
+        let route = system.routes.iter().find(|(_, route)| leads_there(&route.target));
+        let Some((route, listen)) = route.map(|(name, route)| (name.clone(), route.listen.port)) else {
+            let hint = "give the database a route with target = \"primary\"";
+            return Err(
+                CliError::with(Exit::Invalid, format!("no route leads to the primary of {name}")).hint(hint)
+            );
+        };
+        let (name, database) = (name.clone(), config.clone());
+        Ok(Self {
+            lab: Arc::new(Mutex::new(lab)),
+            pending: Mutex::default(),
+            target: target.clone(),
+            sockets,
+            system: *system,
+            name,
+            database,
+            route: (route, listen),
+        })
+    }
+
+    /// Refuses a drill that this system cannot show.
+    pub(super) fn is_suitable(&self, drill: Drill) -> Result<(), CliError> {
+        let refused = |words: String| CliError::with(Exit::Refused, words);
+        let is_async = matches!(self.database.durability, Durability::Async { .. });
+        let lab = lock(&self.lab);
+        let has_volume = |node: &NodeName| lab.node(node).is_ok_and(|node| node.volume.is_some());
+        if drill.needs_volumes() && !self.database.members.iter().all(has_volume) {
+            return Err(refused(format!(
+                "the drill is refused: {drill} needs nodes whose databases lie on volumes of their own"
+            ))
+            .hint(format!("mainstay down {0} && mainstay up FILE --data-volume 512", lab.system())));
+        }
+        match (drill.is_for_async(), is_async) {
+            (true, false) => Err(refused(format!(
+                "the drill is refused: {drill} loses writes on purpose, and {} promises to lose none",
+                self.name
+            ))
+            .hint("it is for a database with durability = \"async\"")),
+            (false, true) => Err(refused(format!(
+                "the drill is refused: {} has durability \"async\" and may lose writes, which every drill but {} would call a \
+                 failure",
+                self.name,
+                Drill::AsyncLoss
+            ))),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// Where outside clients run.
+    pub(super) async fn client_runtime(&self) -> Result<ClientRuntime, CliError> {
+        let lab = self.lab.clone();
+        let runtime = tokio::task::spawn_blocking(move || lock(&lab).client_runtime()).await;
+        let runtime =
+            runtime.map_err(|error| CliError::failed("no client could be started").because(&error))?;
+        runtime.map_err(|error| in_words(&error))
+    }
+
+    /// User, password and database.
+    pub(super) async fn login(&self) -> Result<tokio_postgres::Config, CliError> {
+        let request = Request::Dsn { route: self.route.0.clone() };
+        let failed = || CliError::failed("the database's connection string is not to be had");
+        let Some(Reply::Dsn(dsn)) = first_answer(&self.sockets, &request).await else { return Err(failed()) };
+        let parsed: tokio_postgres::Config = dsn.parse().map_err(|error| failed().because(&error))?;
+        let mut login = tokio_postgres::Config::new();
+        login.user(parsed.get_user().unwrap_or_default());
+        login.password(parsed.get_password().unwrap_or_default());
+        login.dbname(parsed.get_dbname().unwrap_or_default());
+        Ok(login)
+    }
+
+    /// What the system says of itself, by the word of the leader; a node that is cut off answers too, and is not believed.
+    pub(super) async fn view(&self) -> Result<SystemView, String> {
+        let mut asked = JoinSet::new();
+        for (node, socket) in self.sockets.clone() {
+            asked.spawn(async move { (node, ask(&socket, &Request::Overview, ASK_LIMIT).await) });
+        }
+        let (mut leading, mut answering) = (None, vec![]);
+        for (node, answer) in asked.join_all().await {
+            let Ok(Reply::Overview(overview)) = answer else { continue };
+            answering.push(node);
+            if overview.leader.as_ref() == Some(&overview.node) {
+                leading = Some(overview);
+            }
+        }
+        let blank = SystemView {
+            answering,
+            members: self.members(),
+            routes: self.entries(),
+            missing: Some("no agent leads now".to_owned()),
+            ..SystemView::default()
+        };
+        let Some(overview) = leading else { return Ok(blank) };
+        let record = overview.databases.get(&self.name);
+        Ok(SystemView {
+            primary: record.and_then(|record| self.settled_primary(&overview, record)),
+            leader: overview.leader.clone(),
+            confirming: record.map(|record| record.sync.members.iter().cloned().collect()),
+            missing: self.missing(&overview),
+            ..blank
+        })
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let addresses = |node: &NodeName| -> Vec<SocketAddr> {
+            let lines = self.system.nodes.get(node).into_iter().flat_map(|node| node.lines.values());
+            lines.map(|ip| SocketAddr::new(*ip, self.database.port)).collect()
+        };
+        self.database
+            .members
+            .iter()
+            .map(|node| Member { node: node.clone(), addresses: addresses(node) })
+            .collect()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let entry = |(name, node): (&NodeName, &model::system::Node)| Entry {
+            node: name.clone(),
+            address: SocketAddr::new(node.address(), self.route.1),
+        };
+        self.system.workers().map(entry).collect()
+    }
+
+    fn settled_primary(&self, overview: &Overview, record: &Leadership) -> Option<NodeName> {
+        let Phase::Led { primary } = &record.phase else { return None };
+        let tenure = overview.members.get(&self.name)?.get(primary)?.status.tenure.as_ref()?;
+        (tenure.term == record.term && tenure.sync_applied.is_some()).then(|| primary.clone())
+    }
+
+    /// What is missing from full redundancy.
+    fn missing(&self, overview: &Overview) -> Option<String> {
+        if let Some((node, _)) = overview.nodes.iter().find(|(_, node)| node.silent.is_some() || !node.heard)
+        {
+            return Some(format!("node {node} is not heard"));
+        }
+        let Some(record) = overview.databases.get(&self.name) else {
+            return Some("there is no database".to_owned());
+        };
+        let Some(primary) = self.settled_primary(overview, record) else {
+            return Some("there is no primary".to_owned());
+        };
+        let members = overview.members.get(&self.name);
+        for node in self.database.members.iter().filter(|node| **node != primary) {
+            let server = members.and_then(|members| members.get(node)).map(|member| &member.status.server);
+            if !matches!(server, Some(Server::Standby(facts)) if facts.streaming && facts.follows == record.term)
+            {
+                return Some(format!("{node} does not follow the primary"));
+            }
+            if record.sync.k > 0 && !record.sync.members.contains(node) {
+                return Some(format!("{node} does not confirm commits yet"));
+            }
+        }
+        (!record.previous_sync.is_empty()).then(|| "a change of the sync set is under way".to_owned())
+    }
+
+    /// Does a step and says by what it is known.
+    pub(super) async fn apply(&self, step: &Step) -> Result<String, String> {
+        self.pending().extend(step.undo());
+        let done = if let Step::Switchover(_) = step {
+            self.switch(None).await
+        } else if let Step::HandTo(node) = step {
+            self.switch(Some(node.clone())).await
+        } else if *step == Step::AskStatus {
+            self.status().await
+        } else {
+            self.act(step).await
+        }?;
+        let finished = {
+            let mut pending = self.pending();
+            let before = pending.len();
+            pending.retain(|undo| undo != step);
+            before > 0 && pending.is_empty()
+        };
+        if finished {
+            self.dismiss_guards().await;
+        }
+        Ok(done)
+    }
+
+    /// Takes back what was done and lasts.
+    pub(super) async fn take_back(&self) {
+        let pending = std::mem::take(&mut *self.pending());
+        for step in &pending {
+            note(&format!("{step}\n"));
+            // What is over already says so.
+            let _ = self.act(step).await;
+        }
+        if !pending.is_empty() {
+            self.dismiss_guards().await;
+        }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Step>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn act(&self, step: &Step) -> Result<String, String> {
+        let (lab, name, step) = (self.lab.clone(), self.name.clone(), step.clone());
+        let done = tokio::task::spawn_blocking(move || drill::act(&mut lock(&lab), &name, &step)).await;
+        done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    async fn dismiss_guards(&self) {
+        let lab = self.lab.clone();
+        let dismissed = tokio::task::spawn_blocking(move || lock(&lab).dismiss_guards()).await;
+        if let Ok(Err(error)) = dismissed {
+            note(&format!("the guards of the fault could not be ended: {error}\n"));
+        }
+    }
+
+    async fn switch(&self, to: Option<NodeName>) -> Result<String, String> {
+        let request = Request::Switchover { database: self.name.clone(), to };
+        for socket in self.sockets.values() {
+            match ask(socket, &request, SWITCHOVER_LIMIT).await {
+                Ok(Reply::Done(because)) => return Ok(because),
+                Ok(Reply::Refused(refused)) => return Err(refused.because),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Err("no agent answers".to_owned())
+    }
+
+    /// What `mainstay status` says of writes to the database, and what would help.
+    async fn status(&self) -> Result<String, String> {
+        let words = |error: CliError| error.sentence().to_owned();
+        let mut connection = Connection::open(&self.target).map_err(words)?;
+        let verdict = Verdict::of(&connection.view().await.map_err(words)?);
+        let subject = format!("database/{}", self.name);
+        let about = verdict.troubles.iter().filter(|trouble| trouble.subject == subject);
+        let said = about.map(|trouble| {
+            let help = trouble.unblock.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+            format!("{}{help}", trouble.what)
+        });
+        Ok(said.collect::<Vec<_>>().join(". "))
+    }
+}
+
+async fn first_answer(sockets: &BTreeMap<NodeName, std::path::PathBuf>, request: &Request) -> Option<Reply> {
+    for socket in sockets.values() {
+        match ask(socket, request, Duration::from_secs(5)).await {
+            Ok(Reply::Refused(_)) | Err(_) => {}
+            Ok(reply) => return Some(reply),
+        }
+    }
+    None
+}
