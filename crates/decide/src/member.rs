@@ -134,6 +134,8 @@ pub struct History {
     pub system_identifier: Option<u64>,
     /// Set while the copy may contain log that the primary's history does not: the term it was promoted in, until it rejoins.
     pub tainted_by: Option<Term>,
+    /// The term of the primary it was last told to follow; zero when it was told to follow nobody.
+    pub follows: Term,
 }
 
 /// The member's next action, if any.
@@ -159,6 +161,7 @@ pub fn decide(question: &Question<'_>) -> Decision<Action> {
         Phase::Revoking { former, .. } => report(question, record, former),
         Phase::Led { primary } if primary == question.me => lead(question, record),
         Phase::HandingOver { from, .. } if from == question.me => hand_over(question, record),
+        Phase::HandingOver { from, to } if to == question.me => take_over(question, record, from),
         Phase::Led { primary } | Phase::HandingOver { from: primary, .. } => {
             follow(question, record, primary)
         }
@@ -221,7 +224,13 @@ fn report(question: &Question<'_>, record: &Leadership, former: &NodeName) -> De
     if own.report.as_ref().is_some_and(|report| report.term == record.term) {
         return Decision::wait("reported; waiting for the leader to elect a primary");
     }
-    let led_before = own.led.filter(|led| former == question.me && led.next() == record.term);
+    // Elected again because it held everything, it may have ended before it was promoted: it still holds everything, because
+    // nobody but the former primary can be elected with a copy that was a primary's.
+    let still_holds = question.history.tainted_by.is_some() && question.history.tainted_by == own.led;
+    let led_before = own
+        .led
+        .filter(|led| former == question.me && (led.next() == record.term || still_holds))
+        .map(|_| record.term.before());
     match (&own.server, led_before) {
         (Server::Stopped { .. }, Some(led)) => {
             Decision::act(Action::ReportStopped { term: record.term, led }, "the former primary has stopped")
@@ -322,6 +331,29 @@ fn hand_over(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
     }
 }
 
+/// This standby is to take over: once the primary has shut down, its log is read to the end.
+fn take_over(question: &Question<'_>, record: &Leadership, from: &NodeName) -> Decision<Action> {
+    let report = question.others.get(from).and_then(|status| status.report.as_ref());
+    let ended = report.is_some_and(|report| {
+        report.term == record.term.next()
+            && matches!(report.holds, Holdings::Everything { led, clean_end: Some(_) } if led == record.term)
+    });
+    match &question.own.server {
+        Server::Standby(facts) if ended && facts.follows == record.term => Decision::act(
+            Action::Detach { term: record.term },
+            format!("{from} has shut down: its log does not grow any more"),
+        ),
+        Server::Standby(_) if ended => Decision::wait(format!("holds what {from} has sent")),
+        Server::Unknown
+        | Server::Empty
+        | Server::Stopped { .. }
+        | Server::Busy { .. }
+        | Server::Standby(_)
+        | Server::Primary(_)
+        | Server::Sick { .. } => follow(question, record, from),
+    }
+}
+
 /// Another node is the primary of the record: be its standby.
 fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> Decision<Action> {
     let own = question.own;
@@ -358,6 +390,12 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
             }
             None => stream(own, record, primary, tenure),
         },
+        // A standby that waits for log before it answers anybody waits for ever when the primary it knows is gone.
+        Server::Sick { primary: false, .. }
+            if question.history.tainted_by.is_none() && question.history.follows != record.term =>
+        {
+            stream(own, record, primary, tenure)
+        }
         Server::Unknown | Server::Primary(_) | Server::Sick { .. } | Server::Busy { .. } => {
             Decision::wait("the server's state is not known")
         }

@@ -23,6 +23,12 @@ impl Term {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// The leadership before; of the first one itself.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Term {

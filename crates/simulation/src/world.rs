@@ -334,7 +334,9 @@ impl World {
             }
             Command::Gate { until, .. } => self.machines[node].gate_until = until,
             Command::Event(event) => self.note(format!("{}: {} [{}]", event.node, event.what, event.because)),
-            Command::Routes(_) | Command::Services(_) | Command::System { .. } => {}
+            // The model's coordination elects whom the seed chooses.
+            Command::Routes(_) | Command::Services(_) | Command::System { .. } | Command::HandLead { .. } => {
+            }
         }
     }
 

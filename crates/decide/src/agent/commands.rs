@@ -296,6 +296,11 @@ pub enum Command {
         /// What.
         message: PeerMessage,
     },
+    /// Let another voter lead the coordination. Nothing depends on it but speed.
+    HandLead {
+        /// Whom.
+        to: NodeName,
+    },
     /// Commit by compare-and-set.
     Commit {
         /// The revision that must still be the newest; 0 for "absent".

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use model::leadership::Leadership;
+use model::leadership::{Leadership, Phase};
 use model::routes::InstanceRouteState;
 use model::{DatabaseName, NodeName, ServiceName, SiteName};
 
@@ -15,6 +15,9 @@ use crate::view::{MemberView, Members, Reach, Rules};
 
 /// How long a node must be dead before its instances are started elsewhere.
 const INSTANCES_MOVE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a leader leads before it hands the lead on, and how long it waits after an attempt.
+pub(super) const LEAD_REST: Duration = Duration::from_secs(3);
 
 impl Agent {
     /// Decides what only the leader may, and commits it. Compare-and-set keeps a leader that is not one any more from
@@ -28,6 +31,34 @@ impl Agent {
             self.lead_database(&name, commands);
         }
         self.place(commands);
+        self.lead_from_elsewhere(commands);
+    }
+
+    /// A leader beside a primary is handed on when all is calm: if that node died, an election would have to be waited for
+    /// before anything could be decided about the primary.
+    fn lead_from_elsewhere(&mut self, commands: &mut Vec<Command>) {
+        if self.now < self.lead_rests_until || !self.committing.is_empty() || !self.is_primary(&self.me) {
+            return;
+        }
+        let calm = |record: &Leadership| {
+            matches!(record.phase, Phase::Led { .. })
+                && record.previous_sync.is_empty()
+                && record.restart.is_none()
+        };
+        if !self.records.values().all(|stored| calm(&stored.value)) {
+            return;
+        }
+        let able = |node: &&NodeName| {
+            self.peers.get(*node).is_some_and(|peer| peer.is_heard(self.now)) && !self.is_primary(node)
+        };
+        if let Some(to) = self.system.voters().find(able).cloned() {
+            commands.push(Command::HandLead { to });
+        }
+        self.lead_rests_until = self.now + LEAD_REST;
+    }
+
+    fn is_primary(&self, node: &NodeName) -> bool {
+        self.records.values().any(|stored| stored.value.primary() == Some(node))
     }
 
     fn lead_database(&mut self, database: &DatabaseName, commands: &mut Vec<Command>) {

@@ -390,7 +390,11 @@ impl Agent {
             record,
             own: &status,
             others: &others,
-            history: History { system_identifier: own.system_identifier, tainted_by: own.durable.tainted_by },
+            history: History {
+                system_identifier: own.system_identifier,
+                tainted_by: own.durable.tainted_by,
+                follows: own.durable.follows,
+            },
             unstreamed_since: own.unstreamed_since,
             paused: self.paused.is_some(),
             now: self.now,

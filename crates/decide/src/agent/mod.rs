@@ -70,6 +70,8 @@ pub struct Agent {
     sequence: u64,
     sent_at: BTreeMap<u64, Moment>,
     next_heartbeat: Moment,
+    /// Until when the coordination's lead is not handed on.
+    lead_rests_until: Moment,
     /// When the first input came.
     woke_at: Option<Moment>,
     said: Said,
@@ -126,6 +128,7 @@ impl Agent {
             sequence: 0,
             sent_at: BTreeMap::new(),
             next_heartbeat: Moment::default(),
+            lead_rests_until: Moment::default(),
             woke_at: None,
             said: Said::default(),
         }
@@ -233,6 +236,7 @@ impl Agent {
             if leader.as_ref() == Some(&self.me) {
                 // What an earlier leadership remembered is old; a new leader starts afresh and only waits longer.
                 self.memory.clear();
+                self.lead_rests_until = self.now + lead::LEAD_REST;
                 self.said.info("system", &self.me, "leads", "elected by a majority of the voters");
             }
             self.leader = leader;

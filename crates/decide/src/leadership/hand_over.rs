@@ -1,7 +1,7 @@
 //! Is the switchover done? The old primary shuts down cleanly, the new one holds its last word, then the term changes.
 
 use model::NodeName;
-use model::leadership::{Leadership, Phase, RestartTurn};
+use model::leadership::{Leadership, Phase, RestartTurn, Term};
 use model::postgres::WalPosition;
 use model::status::{Holdings, Server};
 use model::time::Moment;
@@ -30,14 +30,17 @@ pub(super) fn decide(
             let followers = record.sync.members.iter().filter(|node| is_present(question, node)).cloned();
             return lead(question.rules, record, record.term.next(), to, followers, because);
         }
-        if question.now < deadline {
+        if question.now < deadline && !new.is_some_and(has_detached) {
             return Decision::wait_until(
                 deadline,
                 format!("waiting for {to} to receive the log up to {end}"),
             );
         }
     }
-    let trouble = if question.now >= deadline {
+    let lacks_the_end = |end| new.is_some_and(|view| has_detached(view) && !holds(view, end));
+    let trouble = if old.and_then(|view| clean_end(view, record)).is_some_and(lacks_the_end) {
+        Some(format!("{to} has not received the end of the log of {from}"))
+    } else if question.now >= deadline {
         Some(format!("the switchover from {from} to {to} took longer than {} s", HAND_OVER_LIMIT.as_secs()))
     } else if matches!(old.map(|view| view.reach), Some(Reach::Dead { .. })) {
         Some(format!("{from} died during the switchover to {to}"))
@@ -69,6 +72,11 @@ fn clean_end(view: &MemberView, record: &Leadership) -> Option<WalPosition> {
 fn holds(view: &MemberView, end: WalPosition) -> bool {
     view.standby()
         .is_some_and(|standby| standby.position.timeline == end.timeline && standby.position.lsn > end.lsn)
+}
+
+/// Whether it receives nothing any more (see [`crate::member`]).
+fn has_detached(view: &MemberView) -> bool {
+    view.standby().is_some_and(|standby| standby.follows == Term(0))
 }
 
 fn died(view: &MemberView, record: &Leadership, from: &NodeName) -> Option<String> {

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
+use model::leadership::{Leadership, Phase};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::Report;
 
 use super::*;
-use crate::testkit::{at, led, position, primary, standby};
+use crate::testkit::{at, led, position, primary, revoking, standby};
 
 /// What `own`, a standby of term 2 on node c, does next when `theirs` is what b said last and b leads term 2.
 fn next(own: &MemberStatus, theirs: MemberStatus, tainted_by: Option<Term>) -> Option<Action> {
@@ -14,7 +15,7 @@ fn next(own: &MemberStatus, theirs: MemberStatus, tainted_by: Option<Term>) -> O
         record: Some(&record),
         own,
         others: &BTreeMap::from([("b".into(), theirs)]),
-        history: History { system_identifier: Some(1), tainted_by },
+        history: History { system_identifier: Some(1), tainted_by, follows: Term(1) },
         unstreamed_since: None,
         paused: false,
         now: at(1000),
@@ -98,4 +99,70 @@ fn a_primary_whose_last_word_did_not_arrive_is_rewound() {
         "it did not shut down cleanly"
     );
     assert!(is_rewound(next(&handed_over(end), began_at(130), Some(Term(0)))), "of an earlier term");
+}
+
+#[test]
+fn a_standby_that_does_not_answer_is_told_who_leads_now() {
+    let mut sick = standby(2, 90);
+    sick.server = Server::Sick { primary: false, because: "it does not answer: starting up".to_owned() };
+    let leads = || primary(2, 100, &[], 1);
+    assert_eq!(next(&sick, leads(), None), follows_b(), "it waits for log of the primary of term 1");
+    assert_eq!(next(&sick, leads(), Some(Term(1))), None, "it may hold log that nobody else has");
+}
+
+/// What b, a standby of a's term 1 that hands over to it, does when `theirs` is what a said last.
+fn next_of_successor(own: &MemberStatus, theirs: MemberStatus) -> Option<Action> {
+    let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
+    let record = Leadership { phase, ..led(1, "a", &["b", "c"]) };
+    let question = Question {
+        me: &"b".into(),
+        record: Some(&record),
+        own,
+        others: &BTreeMap::from([("a".into(), theirs)]),
+        history: History { system_identifier: Some(1), tainted_by: None, follows: Term(1) },
+        unstreamed_since: None,
+        paused: false,
+        now: at(1000),
+    };
+    decide(&question).action
+}
+
+#[test]
+fn a_successor_reads_the_log_to_its_end_once_the_primary_has_shut_down() {
+    let streaming = standby(1, 100);
+    assert_eq!(next_of_successor(&streaming, primary(1, 100, &[], 1)), None);
+    assert_eq!(next_of_successor(&streaming, handed_over(None)), None, "not cleanly: the leader revokes");
+    let ended = handed_over(Some(position(1, 100)));
+    assert_eq!(next_of_successor(&streaming, ended.clone()), Some(Action::Detach { term: Term(1) }));
+    let mut detached = streaming;
+    if let Server::Standby(facts) = &mut detached.server {
+        facts.follows = Term(0);
+    }
+    assert_eq!(next_of_successor(&detached, ended), None, "once is enough");
+}
+
+#[test]
+fn a_former_primary_that_was_elected_again_but_never_promoted_still_holds_everything() {
+    let mut own = MemberStatus { promised: Term(3), led: Some(Term(1)), ..MemberStatus::unknown() };
+    own.server = Server::Stopped { because: "it was not shut down cleanly".to_owned() };
+    let reports = |former: &str, tainted_by: Option<Term>| {
+        let record = revoking(3, former, &["b", "c"]);
+        let question = Question {
+            me: &"a".into(),
+            record: Some(&record),
+            own: &own,
+            others: &BTreeMap::new(),
+            history: History { system_identifier: Some(1), tainted_by, follows: Term(0) },
+            unstreamed_since: None,
+            paused: false,
+            now: at(1000),
+        };
+        matches!(decide(&question).action, Some(Action::ReportStopped { .. }))
+    };
+    assert!(
+        reports("a", Some(Term(1))),
+        "the primary of term 1, elected for term 2, ended before its promotion"
+    );
+    assert!(!reports("b", Some(Term(1))), "another member led since");
+    assert!(!reports("a", None), "it has rejoined somebody since: it reports as a standby");
 }

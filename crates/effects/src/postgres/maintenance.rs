@@ -11,6 +11,10 @@ use super::volume::FileError;
 use super::{Postmaster, SUPERUSER, SqlError};
 use crate::process::{ToolError, run_tool};
 
+/// How many connections the application's role leaves free for other members, which ask and rewind over ordinary ones:
+/// clients whose commits wait for a standby would else keep out the standby that they wait for.
+const ROOM: u32 = 5;
+
 /// Why changed settings were not taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
@@ -41,6 +45,26 @@ impl Postmaster {
         // A session of its own: a checkpoint may take minutes.
         let session = self.member.session("mainstay checkpoint");
         session.text("SET statement_timeout = 0; CHECKPOINT", deadline).await.map(drop)
+    }
+
+    /// Limits the application's role to what leaves room for other members; of a primary only.
+    ///
+    /// # Errors
+    /// See [`SqlError`].
+    pub async fn keep_room(&self, role: &str, deadline: Duration) -> Result<(), SqlError> {
+        let wanted = format!(
+            "greatest(1, current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - {ROOM})"
+        );
+        // The name is an identifier (checked where it is read), so quoting is plain.
+        let sql = format!(
+            "SELECT format('ALTER ROLE %I CONNECTION LIMIT %s', rolname, {wanted}) FROM pg_roles \
+             WHERE rolname = '{role}' AND rolconnlimit <> {wanted}"
+        );
+        let change = self.member.control().text(&sql, deadline).await?;
+        if change.is_empty() {
+            return Ok(());
+        }
+        self.member.control().text(&change, deadline).await.map(drop)
     }
 
     /// Whether a primary has written a checkpoint on its own timeline, so that others can be rewound to it.

@@ -96,6 +96,10 @@ impl Hands {
                 let store = self.shared.store.clone();
                 tokio::spawn(async move { store.commit(expected, value).await });
             }
+            Command::HandLead { to } => {
+                let store = self.shared.store.clone();
+                tokio::spawn(async move { store.hand_lead(&to).await });
+            }
             Command::Member { database, action } => {
                 if let Some(member) = self.members.get(&database) {
                     member.act(action);

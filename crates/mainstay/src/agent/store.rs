@@ -273,6 +273,15 @@ impl Store {
     }
 
     /// Sets or clears the pause.
+    /// Lets another voter lead. With etcd as the coordination its own members' lead is nothing that this node could hand on.
+    pub(super) async fn hand_lead(&self, to: &NodeName) {
+        let Some(embedded) = &self.embedded else { return };
+        match embedded.transfer_leadership(to, WITHIN).await {
+            Ok(()) => tracing::info!(%to, "the lead is handed on: this node holds a primary"),
+            Err(error) => tracing::info!(%to, %error, "the lead could not be handed on"),
+        }
+    }
+
     pub(super) async fn pause(&self, reason: Option<&str>) -> Result<(), coordination::Error> {
         match reason {
             Some(reason) => self.coordinator.put_json(PAUSED, &reason, WITHIN).await.map(|_| ()),

@@ -347,12 +347,11 @@ impl super::Machine {
                 self.durable.tainted_by = Some(tenure.term);
                 self.durable.tenure = Some(tenure.clone());
             }
-            Outcome::Rejoined(_) => self.durable.tainted_by = None,
+            Outcome::Rejoined(_) | Outcome::Follows(_) => self.durable.forget_leading(),
             Outcome::Fenced
             | Outcome::StartedDetached
             | Outcome::Detached(..)
             | Outcome::SyncApplied { .. }
-            | Outcome::Follows(_)
             | Outcome::Failed { .. } => {}
         }
     }

@@ -162,3 +162,19 @@ fn certificate() -> Tls {
         authority: authority_certificate.pem(),
     }
 }
+
+#[tokio::test]
+async fn the_application_leaves_connections_for_the_other_members() {
+    let (_cluster, servers) = Cluster::streaming(&["e1", "e2"]).await;
+    let primary = &servers[0];
+    let limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'orders'";
+    let ask = async || primary.member().control().text(limit, SOON).await.unwrap().parse::<i32>().unwrap();
+    assert_eq!(ask().await, -1);
+    primary.keep_room("orders", SOON).await.unwrap();
+    let show = "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int";
+    let free: i32 = primary.member().control().text(show, SOON).await.unwrap().parse().unwrap();
+    assert!((1..free).contains(&ask().await));
+    primary.keep_room("orders", SOON).await.unwrap();
+    assert!((1..free).contains(&ask().await), "a second time changes nothing");
+    primary.keep_room("nobody", SOON).await.unwrap();
+}

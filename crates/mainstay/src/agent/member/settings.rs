@@ -61,6 +61,11 @@ async fn ask(
     if ground.server_seen() != Some(seen) {
         return;
     }
+    if !seen.in_recovery
+        && let Err(error) = postmaster.keep_room(&ground.application().role, LIMIT).await
+    {
+        tracing::warn!(%error, "no connections could be kept free for the other members");
+    }
     let waits = match &result {
         Ok(pending) => pending.iter().any(|setting| setting.held),
         Err(_) => true,

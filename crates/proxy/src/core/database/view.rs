@@ -8,7 +8,7 @@ use model::time::Moment;
 /// A session that has asked nothing since it began this long ago is about to.
 const FRESH: Duration = Duration::from_millis(100);
 /// The gap between two statements of a client that is at work.
-const BREATH: Duration = Duration::from_millis(5);
+const BREATH: Duration = Duration::from_millis(2);
 
 /// One database route as the table in force has it. Never changed in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,9 +154,9 @@ pub(crate) mod tests {
         let quiet = |began, fresh, now| {
             view.must_be_quiet_for(Moment::from_millis(began), fresh, Moment::from_millis(now)).as_millis()
         };
-        assert_eq!(quiet(0, false, 500), 5);
+        assert_eq!(quiet(0, false, 500), 2);
         assert_eq!(quiet(490, true, 500), 90, "just connected");
-        assert_eq!(quiet(0, true, 500), 5, "connected long ago");
+        assert_eq!(quiet(0, true, 500), 2, "connected long ago");
         assert_eq!(quiet(640, true, 640), 10, "half of the draining ends at 650");
         assert_eq!(quiet(0, false, 650), 0);
     }
