@@ -21,10 +21,13 @@ use super::{Postmaster, SenderFacts, SqlError};
 const SENDER_MAY_TAKE: Duration = Duration::from_millis(500);
 
 /// How often senders and new connections are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// `application_name` of the connection whose write waits for the set.
 const PROOF: &str = "mainstay sync proof";
+
+/// What a connection has for a set.
+const SHOWN: &str = "SHOW synchronous_standby_names";
 
 /// A write whose commit waits for the sync set (the agent's other sessions do not wait).
 const PROOF_WRITE: &str =
@@ -97,15 +100,20 @@ impl Postmaster {
     ) -> Result<SyncApplied, SyncSetError> {
         let begin = Instant::now();
         let names = sync_names(set);
+        // The connection that shows the setting later makes the proof.
+        let prover = self.member.session(PROOF);
         self.forget_old_proofs(left(begin, deadline)).await?;
-        let old_names = self.begin_waiting(&names, begin, deadline).await?;
+        let old_names = self.begin_waiting(&prover, &names, begin, deadline).await?;
         let releasing = self.releasing_senders(&old_names, left(begin, deadline)).await?;
-        self.put(&names, begin, deadline).await?;
+        // A new connection that shows the set was forked by a postmaster that has told everybody of it.
+        if old_names != names {
+            self.put(&names, begin, deadline).await?;
+        }
         let terminated = self.senders_reloaded(set, releasing, begin, deadline).await?;
         let confirmed = if set.k == 0 || names == NOBODY {
             None
         } else {
-            Some(self.confirm(set, begin, deadline).await?)
+            Some(self.confirm(&prover, set, begin, deadline).await?)
         };
         Ok(SyncApplied { set: set.clone(), confirmed, terminated, took: begin.elapsed() })
     }
@@ -123,11 +131,12 @@ impl Postmaster {
     /// setting as it was.
     async fn begin_waiting(
         &self,
+        prover: &Session,
         names: &str,
         begin: Instant,
         deadline: Duration,
     ) -> Result<String, SyncSetError> {
-        let shown = self.shown_names(left(begin, deadline)).await?;
+        let shown = prover.text(SHOWN, left(begin, deadline)).await?;
         if !shown.is_empty() || names.is_empty() {
             return Ok(shown);
         }
@@ -154,6 +163,7 @@ impl Postmaster {
             seen = seen => seen?,
             () = write => {}
         }
+        prover.close().await;
         self.forget_old_proofs(left(begin, deadline)).await?;
         Ok(shown)
     }
@@ -176,7 +186,7 @@ impl Postmaster {
 
     /// What a new connection, forked from the postmaster as it is now, has for a value.
     async fn shown_names(&self, deadline: Duration) -> Result<String, SqlError> {
-        self.member.session(PROOF).text("SHOW synchronous_standby_names", deadline).await
+        self.member.session(PROOF).text(SHOWN, deadline).await
     }
 
     /// The senders that may release commits at present: whose confirmations count, and those that the server shows as
@@ -235,8 +245,13 @@ impl Postmaster {
     }
 
     /// A write that waits for the set; its position is confirmed with everything before it.
-    async fn confirm(&self, set: &SyncSet, begin: Instant, deadline: Duration) -> Result<Lsn, SyncSetError> {
-        let session: Session = self.member.session(PROOF);
+    async fn confirm(
+        &self,
+        session: &Session,
+        set: &SyncSet,
+        begin: Instant,
+        deadline: Duration,
+    ) -> Result<Lsn, SyncSetError> {
         let answer = match session.text(PROOF_WRITE, left(begin, deadline)).await {
             Ok(answer) => answer,
             Err(SqlError::Deadline { .. }) => {

@@ -65,24 +65,27 @@ impl Session {
             biased;
             // The route outlives its sessions, so a change is the only way this ends.
             _ = self.views.changed() => None,
-            stop = pump.run(&mut self.client, &mut self.member, false) => Some(End::Stopped(stop)),
+            stop = pump.run(&mut self.client, &mut self.member, None) => Some(End::Stopped(stop)),
             () = sleep(stalled::LOOK_EVERY) => {
                 (is_stalled(&self.client) || is_stalled(&self.member)).then_some(End::Vanished)
             }
         }
     }
 
-    /// Carries until the session has been idle for long enough, or the deadline comes.
+    /// Carries until the session has been idle for long enough, has answered a client that pauses anyhow, or the deadline
+    /// comes.
     async fn drain(&mut self, pump: &mut Pump, view: &View, by: Moment) -> Option<End> {
         let was_idle = pump.is_idle();
         let asked = pump.asked();
-        let quiet = view.must_be_quiet_for(self.began, pump.is_fresh(), clock::now());
+        let quiet = view.must_be_quiet_for(self.began, pump.is_fresh(), pump.last_gap(), clock::now());
+        // Of an idle session the next answer is waited for, of a busy one that which is under way.
+        let until_asked = asked + u64::from(was_idle);
         tokio::select! {
             biased;
             _ = self.views.changed() => None,
             () = sleep_until(clock::instant(by)) => Some(End::Deadline),
-            stop = pump.run(&mut self.client, &mut self.member, !was_idle) => match stop {
-                Stop::Idle => None,
+            stop = pump.run(&mut self.client, &mut self.member, Some(until_asked)) => match stop {
+                Stop::Idle => View::pauses(pump.last_gap()).then_some(End::Idle),
                 Stop::Finished | Stop::Client(_) | Stop::Member(_) => Some(End::Stopped(stop)),
             },
             () = sleep(quiet), if was_idle => (pump.is_idle() && pump.asked() == asked).then_some(End::Idle),

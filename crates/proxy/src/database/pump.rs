@@ -7,11 +7,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use model::time::Moment;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use crate::clock;
 use crate::core::database::conversation::Conversation;
 
 /// Bytes moved at once: large enough that bulk transfers are not dominated by system calls.
@@ -36,6 +39,9 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub(super) struct Pump {
     talk: Conversation,
+    /// Since when the session is idle, and how long it was idle before it was asked something last.
+    idle_since: Moment,
+    last_gap: Duration,
     upward: Flow,
     downward: Flow,
 }
@@ -69,20 +75,23 @@ thread_local! {
 
 impl Pump {
     pub(super) fn new(talk: Conversation) -> Self {
-        Self { talk, upward: Flow::default(), downward: Flow::default() }
+        let (idle_since, last_gap) = (clock::now(), Duration::ZERO);
+        Self { talk, idle_since, last_gap, upward: Flow::default(), downward: Flow::default() }
     }
 
-    /// Copies until one of the [`Stop`] reasons holds. May be dropped and called again without losing a byte.
+    /// Copies until one of the [`Stop`] reasons holds; with `until_asked` also when the client has asked so many times and
+    /// the session is idle. May be dropped and called again without losing a byte.
     pub(super) async fn run(
         &mut self,
         client: &mut TcpStream,
         member: &mut TcpStream,
-        until_idle: bool,
+        until_asked: Option<u64>,
     ) -> Stop {
         let (mut client_read, mut client_write) = client.split();
         let (mut member_read, mut member_write) = member.split();
         poll_fn(|cx| {
-            let Self { talk, upward, downward } = self;
+            let (was_idle, had_asked) = (self.is_idle(), self.asked());
+            let Self { talk, upward, downward, .. } = self;
             // Downward first: an answer that has arrived is passed on before the next question is looked at.
             let down =
                 downward.poll(cx, &mut member_read, &mut client_write, |bytes| talk.server_sent(bytes));
@@ -99,9 +108,27 @@ impl Pump {
                 // The client has ended its half; the member may still have something to say.
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            if until_idle && self.is_idle() { Poll::Ready(Stop::Idle) } else { Poll::Pending }
+            self.note_rhythm(was_idle, had_asked);
+            match until_asked {
+                Some(times) if self.is_idle() && self.asked() >= times => Poll::Ready(Stop::Idle),
+                Some(_) | None => Poll::Pending,
+            }
         })
         .await
+    }
+
+    fn note_rhythm(&mut self, was_idle: bool, had_asked: u64) {
+        if was_idle && self.asked() > had_asked {
+            self.last_gap = clock::now().since(self.idle_since);
+        }
+        if self.is_idle() && (!was_idle || self.asked() > had_asked) {
+            self.idle_since = clock::now();
+        }
+    }
+
+    /// How long the client paused before it asked something last.
+    pub(super) fn last_gap(&self) -> Duration {
+        self.last_gap
     }
 
     /// Whether a message of ours can be put behind what the client has received.

@@ -8,7 +8,7 @@ use effects::postgres::{FoundError, Postmaster, PrimaryToken, StartRole, StopMod
 use model::NodeName;
 use model::leadership::{SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
-use model::status::Tenure;
+use model::status::{Server, Tenure};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -48,14 +48,17 @@ pub(super) struct Actor {
     pub(super) durable: Durable,
     /// A server that has handed over and only has to end.
     leaving: Option<Postmaster>,
+    /// What the action under way has seen of the server at its end, so that nobody needs to look again.
+    seen: Option<Server>,
 }
 
 /// Carries out orders, for ever.
 pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::UnboundedReceiver<Action>) {
-    let mut actor = Actor { ground, durable, leaving: None };
+    let mut actor = Actor { ground, durable, leaving: None, seen: None };
     let mut next = orders.recv().await;
     while let Some(action) = next.take() {
         actor.ground.turn_epoch();
+        actor.seen = None;
         let outcome = tokio::select! {
             biased;
             // A new order while one is under way is a fence, or the first step of a new term: it takes its place. What is
@@ -67,13 +70,17 @@ pub(super) async fn run(ground: Ground, durable: Durable, mut orders: mpsc::Unbo
             outcome = actor.carry_out(&action) => outcome,
         };
         let outcome = outcome.unwrap_or_else(|because| Outcome::Failed { action, because });
-        let server = if says_it_all(&outcome) { None } else { Some(observer::look(&actor.ground).await) };
+        let server = match actor.seen.take() {
+            Some(server) => Some(server),
+            None if says_it_all(&outcome) => None,
+            None => Some(observer::look(&actor.ground).await.0),
+        };
         actor.ground.turn_epoch();
         let database = actor.ground.database.clone();
         let leads = matches!(outcome, Outcome::Leads { .. });
         actor.ground.shared.inputs.send(Input::Done { database, outcome, server });
         if leads {
-            actor.begin_tenure().await;
+            actor.begin_tenure();
         }
         actor.see_off().await;
         next = orders.recv().await;
@@ -198,24 +205,24 @@ impl Actor {
     }
 
     /// The term it leads is written down already; the rest of the tenure only spares a restarted agent a second look, so
-    /// it is written after the others have been told (see [`Actor::begin_tenure`]).
+    /// it is written after the others have been told (see [`Actor::apply_sync`]).
     async fn leads(&mut self, term: Term, timeline: Timeline, begins: Lsn) -> Outcome {
-        let facts = self.ground.member.observer().observe(SLOTS_LIMIT).await.ok();
-        let system_identifier = facts.and_then(|facts| facts.system_identifier.parse().ok());
+        let (server, system_identifier) = observer::look(&self.ground).await;
+        self.seen = Some(server);
         let tenure = Tenure { term, timeline, begins, system_identifier, sync_applied: None };
         self.durable.follows = Term(0);
         self.durable.tenure = Some(tenure.clone());
         Outcome::Leads { tenure }
     }
 
-    /// What a new primary does once everybody knows.
-    async fn begin_tenure(&mut self) {
-        if let Err(error) = self.keep(|_| {}).await {
-            tracing::warn!(%error, "the tenure could not be written down");
-        }
-        if let Err(error) = self.ground.keep_slots().await {
-            tracing::warn!(%error, "replication slots could not be made yet");
-        }
+    /// What a new primary does once everybody knows: nothing that its first commit would have to wait for.
+    fn begin_tenure(&self) {
+        let ground = self.ground.clone();
+        tokio::spawn(async move {
+            if let Err(error) = ground.keep_slots().await {
+                tracing::warn!(%error, "replication slots could not be made yet");
+            }
+        });
         if let Some(postmaster) = self.ground.postmaster() {
             tokio::spawn(first_checkpoint(postmaster));
         }
@@ -322,7 +329,13 @@ impl Actor {
 
     async fn apply_sync(&mut self, term: Term, sync: &SyncSet, version: u64) -> Done<Outcome> {
         self.token(term).await?;
-        let applied = self.postmaster()?.apply_sync_set(sync, PROOF_LIMIT).await.map_err(words)?;
+        let postmaster = self.postmaster()?;
+        // The tenure is written down meanwhile: it only spares a restarted agent a second look.
+        let (applied, kept) = tokio::join!(postmaster.apply_sync_set(sync, PROOF_LIMIT), self.keep(|_| {}));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the tenure could not be written down");
+        }
+        let applied = applied.map_err(words)?;
         if applied.confirmed.is_some() {
             tracing::info!(took_ms = applied.took.as_millis(), set = %sync, "sync set in force and proved");
         }

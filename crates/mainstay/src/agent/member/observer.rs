@@ -96,9 +96,9 @@ fn tell(
     ground.shared.inputs.send(Input::Observed { database, asked, server, system_identifier, trouble });
 }
 
-/// One look without memory, for the moment after an action.
-pub(super) async fn look(ground: &Ground) -> Server {
-    Watch::new(ground.clone()).server().await.0
+/// One look without memory, for the moment after an action: the server, and the system identifier of its data.
+pub(super) async fn look(ground: &Ground) -> (Server, Option<u64>) {
+    Watch::new(ground.clone()).server().await
 }
 
 /// A probe that has not been answered yet.

@@ -7,8 +7,11 @@ use model::time::Moment;
 
 /// A session that has asked nothing since it began this long ago is about to.
 const FRESH: Duration = Duration::from_millis(100);
-/// The gap between two statements of a client that is at work.
-const BREATH: Duration = Duration::from_millis(2);
+/// A gap between two statements that a client which is at work does not make.
+const BREATH: Duration = Duration::from_millis(3);
+/// How long the next statement of a client that pauses between its statements is waited for: right behind its answer is
+/// the moment in which the client is surely not asking something.
+const PAUSE: Duration = Duration::from_millis(12);
 
 /// One database route as the table in force has it. Never changed in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,13 +88,19 @@ impl View {
     ///
     /// A client that has just connected, or goes through its statements one by one, is spared an error in the gap
     /// before its next statement; but not beyond half of the draining's time, lest it is cut in the middle of one.
-    pub fn must_be_quiet_for(&self, began: Moment, fresh: bool, now: Moment) -> Duration {
+    pub fn must_be_quiet_for(&self, began: Moment, fresh: bool, last_gap: Duration, now: Moment) -> Duration {
         let half = match &self.target.state {
             DatabaseRouteState::Draining { drain_ms, .. } => Duration::from_millis(drain_ms / 2),
             DatabaseRouteState::Open { .. } | DatabaseRouteState::Parked { .. } => Duration::ZERO,
         };
-        let wish = if fresh { BREATH.max((began + FRESH).since(now)) } else { BREATH };
+        let breath = if Self::pauses(last_gap) { PAUSE } else { BREATH };
+        let wish = if fresh { breath.max((began + FRESH).since(now)) } else { breath };
         wish.min((self.since + half).since(now))
+    }
+
+    /// Whether a client that was idle for `last_gap` between its last two statements will be so again after this one.
+    pub fn pauses(last_gap: Duration) -> bool {
+        last_gap >= BREATH
     }
 
     /// Until when a connection accepted at `accepted` may wait for a member.
@@ -151,12 +160,16 @@ pub(crate) mod tests {
     #[test]
     fn a_client_at_work_is_given_a_breath_but_not_beyond_half_of_the_draining() {
         let view = View::following(None, 1, draining(&[endpoint("e1", 1)], 300), NOW);
-        let quiet = |began, fresh, now| {
-            view.must_be_quiet_for(Moment::from_millis(began), fresh, Moment::from_millis(now)).as_millis()
+        let after = |gap, began, fresh, now| {
+            let gap = Duration::from_millis(gap);
+            view.must_be_quiet_for(Moment::from_millis(began), fresh, gap, Moment::from_millis(now))
+                .as_millis()
         };
-        assert_eq!(quiet(0, false, 500), 2);
+        let quiet = |began, fresh, now| after(0, began, fresh, now);
+        assert_eq!(quiet(0, false, 500), 3);
+        assert_eq!(after(8, 0, false, 500), 12, "its next answer is waited for");
         assert_eq!(quiet(490, true, 500), 90, "just connected");
-        assert_eq!(quiet(0, true, 500), 2, "connected long ago");
+        assert_eq!(quiet(0, true, 500), 3, "connected long ago");
         assert_eq!(quiet(640, true, 640), 10, "half of the draining ends at 650");
         assert_eq!(quiet(0, false, 650), 0);
     }
