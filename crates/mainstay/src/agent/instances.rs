@@ -105,12 +105,7 @@ async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedRece
         match specs(&shared, placement, generation).await {
             Ok(specs) => {
                 due = false;
-                if std::mem::take(&mut first)
-                    && let Err(error) = supervisor.stop_leftovers(&specs).await
-                {
-                    tracing::warn!(%error, "instances of an earlier run may be left");
-                }
-                supervisor.apply(specs);
+                start(&mut supervisor, specs, std::mem::take(&mut first)).await;
                 if !told {
                     // Nothing is told before it is known what runs already: proxies would drop instances that serve.
                     told = true;
@@ -126,6 +121,14 @@ async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedRece
             }
         }
     }
+}
+
+/// Lets exactly these run; the first time also ends what an earlier run of the agent has left beyond them.
+async fn start(supervisor: &mut Supervisor, specs: Vec<InstanceSpec>, first: bool) {
+    if first && let Err(error) = supervisor.stop_leftovers(&specs).await {
+        tracing::warn!(%error, "instances of an earlier run may be left");
+    }
+    supervisor.apply(specs);
 }
 
 /// Passes every change of an instance on to the mind.
