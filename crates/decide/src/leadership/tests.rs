@@ -309,6 +309,22 @@ fn a_switchover_waits_for_the_last_word_of_the_old_primary() {
 }
 
 #[test]
+fn a_successor_that_receives_nothing_any_more_and_lacks_the_end_is_not_waited_for() {
+    let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
+    let record = crate::testkit::record(5, phase, &["b", "c"]);
+    let mut old = stopped(alive(primary(5, 100, &[], 1)));
+    let holds = Holdings::Everything { led: Term(5), clean_end: Some(position(1, 110)) };
+    old.status.report = Some(Report { term: Term(6), holds });
+    let mut short = standby(5, 105);
+    if let Server::Standby(facts) = &mut short.server {
+        facts.follows = Term(0);
+    }
+    let view = members([("a", old), ("b", alive(short)), ("c", alive(standby(5, 90)))]);
+    let next = ask(&record, &view, 1000).action.unwrap();
+    assert_eq!(next.phase, Phase::Revoking { former: "a".into(), prefer: Some("b".into()), forced: None });
+}
+
+#[test]
 fn a_server_that_answers_nobody_while_it_shuts_down_is_waited_for() {
     let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
     let record = crate::testkit::record(5, phase, &["b", "c"]);

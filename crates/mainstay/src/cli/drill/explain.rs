@@ -58,11 +58,11 @@ fn conditions(expectation: &Expectation) -> Vec<String> {
     match expectation.writes {
         Writes::GoOn => {}
         Writes::WaitForFirst(limit) => lines.push(format!(
-            "no write is acknowledged meanwhile; they flow {} s after a node can be reached again",
+            "no write is acknowledged meanwhile; they flow within {} s of a node's return",
             seconds(limit)
         )),
         Writes::WaitForAll(limit) => lines.push(format!(
-            "no write is acknowledged meanwhile; they flow {} s after the last node was started",
+            "no write is acknowledged meanwhile; they flow within {} s of the last node's start",
             seconds(limit)
         )),
     }
