@@ -7,6 +7,7 @@ pub mod agent;
 pub mod leadership;
 pub mod lease;
 pub mod member;
+pub mod patience;
 pub mod placement;
 pub mod route;
 pub mod silence;

@@ -16,7 +16,7 @@ use super::raft_types::Command;
 use crate::LeaseId;
 
 /// How often deadlines are looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Two looks further apart than this mean that this process did not run in between.
 const STALL: Duration = Duration::from_millis(500);
 /// How long one attempt to log a lease's end may take.

@@ -142,8 +142,13 @@ pub enum Input {
         /// The generation of routes that said so.
         generation: u64,
     },
-    /// Protections that this node lacks, in words.
-    Missing(Vec<String>),
+    /// A protection that this node lacks, or has again.
+    Missing {
+        /// Which one.
+        part: String,
+        /// What is missing, in words; `None` when nothing is.
+        because: Option<String>,
+    },
 }
 
 /// Where a commit goes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use model::leadership::{Leadership, Phase};
+use model::leadership::Leadership;
 use model::routes::InstanceRouteState;
 use model::{DatabaseName, NodeName, ServiceName, SiteName};
 
@@ -36,16 +36,8 @@ impl Agent {
 
     /// A leader beside a primary is handed on when all is calm: if that node died, an election would have to be waited for
     /// before anything could be decided about the primary.
-    fn lead_from_elsewhere(&mut self, commands: &mut Vec<Command>) {
-        if self.now < self.lead_rests_until || !self.committing.is_empty() || !self.is_primary(&self.me) {
-            return;
-        }
-        let calm = |record: &Leadership| {
-            matches!(record.phase, Phase::Led { .. })
-                && record.previous_sync.is_empty()
-                && record.restart.is_none()
-        };
-        if !self.records.values().all(|stored| calm(&stored.value)) {
+    pub(super) fn lead_from_elsewhere(&mut self, commands: &mut Vec<Command>) {
+        if self.now < self.lead_rests_until || !self.is_primary(&self.me) || self.is_under_way() {
             return;
         }
         let able = |node: &&NodeName| {

@@ -13,8 +13,9 @@ mod routes;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use model::leadership::{Leadership, Term};
+use model::leadership::{Leadership, Phase, Term};
 use model::routes::{InstanceEndpoint, RouteTable};
 use model::status::{NodeStatus, PeerMessage, ServicesState};
 use model::system::System;
@@ -29,6 +30,9 @@ use crate::placement::Placement;
 use events::Said;
 use member::Own;
 use peers::Peer;
+
+/// While all is calm it is enough to look at the time this often.
+const LONGEST_NAP: Duration = Duration::from_millis(60);
 
 /// A value of the coordination with the revision that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +63,8 @@ pub struct Agent {
     /// `None` until it is known what an earlier run of the agent has left running.
     instances: Option<Vec<InstanceEndpoint>>,
     services: ServicesState,
-    missing: Vec<String>,
+    /// Protections that this node lacks, by their part of it.
+    missing: BTreeMap<String, String>,
     routes_applied: u64,
     /// Since which generation of routes a switchover of this database drains, and in which term.
     draining: BTreeMap<DatabaseName, (Term, u64)>,
@@ -72,6 +77,8 @@ pub struct Agent {
     next_heartbeat: Moment,
     /// Until when the coordination's lead is not handed on.
     lead_rests_until: Moment,
+    /// When everything was decided anew last.
+    passed_at: Moment,
     /// When the first input came.
     woke_at: Option<Moment>,
     said: Said,
@@ -119,7 +126,7 @@ impl Agent {
             committing: BTreeSet::new(),
             instances: None,
             services: ServicesState::default(),
-            missing: vec![],
+            missing: BTreeMap::new(),
             routes_applied: 0,
             draining: BTreeMap::new(),
             drained: BTreeMap::new(),
@@ -129,6 +136,7 @@ impl Agent {
             sent_at: BTreeMap::new(),
             next_heartbeat: Moment::default(),
             lead_rests_until: Moment::default(),
+            passed_at: Moment::default(),
             woke_at: None,
             said: Said::default(),
         }
@@ -142,8 +150,10 @@ impl Agent {
         let can_wait = self.can_wait(&input);
         self.take_in(input, &mut commands);
         if can_wait {
+            self.beat(&mut commands);
             return commands;
         }
+        self.passed_at = self.now;
         self.decide_members(&mut commands);
         self.flush_members(&mut commands);
         self.lead(&mut commands);
@@ -155,8 +165,8 @@ impl Agent {
         commands
     }
 
-    /// Whether nothing follows from an input before the next tick: another sign of life of a peer that is not missed, or
-    /// another confirmation of a lease. They are most of all inputs.
+    /// Whether nothing follows from an input for now: another sign of life of a peer that is not missed, another
+    /// confirmation of a lease, or that a moment has passed in which nothing happened. They are most of all inputs.
     fn can_wait(&self, input: &Input) -> bool {
         match input {
             Input::Message { from, message: PeerMessage::Heartbeat(_) } => {
@@ -166,13 +176,16 @@ impl Agent {
                 let known = self.own.get(database).and_then(|own| own.read);
                 known.is_some_and(|known| known.term == *term) && !self.lacks_lease()
             }
-            Input::Tick
-            | Input::LineUp { .. }
+            Input::Tick => self.is_calm() && self.now.since(self.passed_at) < LONGEST_NAP,
+            // The same record, read again to renew a lease.
+            Input::Record { database, stored } => {
+                self.records.get(database).is_some_and(|known| known.revision >= stored.revision)
+            }
+            Input::LineUp { .. }
             | Input::LineDown { .. }
             | Input::Message { message: PeerMessage::Status(_), .. }
             | Input::Leader(_)
             | Input::StoreLoaded
-            | Input::Record { .. }
             | Input::Placement(_)
             | Input::Paused(_)
             | Input::System { .. }
@@ -186,8 +199,25 @@ impl Agent {
             | Input::Services(_)
             | Input::Drained { .. }
             | Input::RoutesApplied(_)
-            | Input::Missing(_) => false,
+            | Input::Missing { .. } => false,
         }
+    }
+
+    /// Whether nothing is under way, nobody is missed and nobody is about to be: then time alone changes little.
+    fn is_calm(&self) -> bool {
+        !self.is_under_way()
+            && !self.lacks_lease()
+            && self.peers.values().all(|peer| peer.was_heard_of_late(self.now))
+    }
+
+    /// Whether a decision is being committed or a database is being changed.
+    fn is_under_way(&self) -> bool {
+        let changes = |record: &Leadership| {
+            !matches!(record.phase, Phase::Led { .. })
+                || !record.previous_sync.is_empty()
+                || record.restart.is_some()
+        };
+        !self.committing.is_empty() || self.records.values().any(|stored| changes(&stored.value))
     }
 
     fn take_in(&mut self, input: Input, commands: &mut Vec<Command>) {
@@ -227,7 +257,8 @@ impl Agent {
             Input::Services(services) => self.services = services,
             Input::Drained { route, generation } => self.drained(&route, generation),
             Input::RoutesApplied(generation) => self.routes_applied = generation,
-            Input::Missing(missing) => self.missing = missing,
+            Input::Missing { part, because: Some(because) } => drop(self.missing.insert(part, because)),
+            Input::Missing { part, because: None } => drop(self.missing.remove(&part)),
         }
     }
 

@@ -51,6 +51,14 @@ impl Peer {
         self.was_heard(now) && self.silence(now).is_none()
     }
 
+    /// Whether it is far from being missed.
+    pub(super) fn was_heard_of_late(&self, now: Moment) -> bool {
+        match self.detector.hearing(now) {
+            Hearing::Heard { until } => self.closed_since.is_none() && until.since(now) > 3 * HEARTBEAT,
+            Hearing::Never | Hearing::Silent { .. } => false,
+        }
+    }
+
     pub(super) fn was_heard(&self, now: Moment) -> bool {
         self.detector.hearing(now) != Hearing::Never
     }

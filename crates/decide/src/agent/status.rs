@@ -75,7 +75,7 @@ impl Agent {
             members: self.own.iter().map(|(name, own)| (name.clone(), own.status())).collect(),
             instances: self.instances.clone(),
             silent: self.silent_peers(),
-            missing: self.missing.clone(),
+            missing: self.missing.values().cloned().collect(),
             routes_applied: self.routes_applied,
             drained: self.drained.clone(),
             generation: self.generation,

@@ -1,11 +1,12 @@
 //! What one node's mind commands, input by input.
 
+mod leading;
 mod restarted;
 
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline};
 use model::routes::{InstanceEndpoint, InstanceRouteState};
-use model::status::{MemberStatus, NodeStatus, PeerMessage, Server, Tenure};
+use model::status::{Heartbeat, MemberStatus, NodeStatus, PeerMessage, Server, Tenure};
 use model::system::{System, parse};
 use model::{DatabaseName, NodeName};
 

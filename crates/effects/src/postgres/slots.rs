@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::NodeName;
 use model::postgres::Lsn;
 
-use super::{Postmaster, SqlError, WalStatus};
+use super::{Postmaster, SqlError};
 
 /// What our slots' names begin with; others are the user's and left alone.
 const PREFIX: &str = "mainstay_";
@@ -21,9 +21,8 @@ pub fn slot_name(node: &NodeName) -> String {
 impl Postmaster {
     /// Makes the missing slots of `others`, and moves forward those that nobody streams through: a member streams from
     /// one place only, and elsewhere its slot follows what it is known to have flushed. How much log a slot may hold back
-    /// is bounded by `max_slot_wal_keep_size`.
-    ///
-    /// Returns the slots that are lost: their members must be cloned when they need log from here.
+    /// is bounded by `max_slot_wal_keep_size`; a slot that has lost its log for that is made anew, because its member could
+    /// not even stream what is still there.
     ///
     /// # Errors
     /// See [`SqlError`].
@@ -31,20 +30,14 @@ impl Postmaster {
         &self,
         others: &BTreeMap<NodeName, Option<Lsn>>,
         deadline: Duration,
-    ) -> Result<Vec<NodeName>, SqlError> {
+    ) -> Result<(), SqlError> {
         if others.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let session = self.member.control();
-        session.text(&keep_statement(others), deadline).await?;
-        let slots = self.member.observer().observe(deadline).await?.slots;
-        let is_lost = |node: &NodeName| {
-            slots.iter().any(|slot| slot.name == slot_name(node) && slot.wal_status == Some(WalStatus::Lost))
-        };
-        Ok(others.keys().filter(|node| is_lost(node)).cloned().collect())
+        self.member.control().text(&keep_statement(others), deadline).await.map(drop)
     }
 
-    /// Removes the slot of a member that was taken out of the database, or a lost one. Fine when there is none.
+    /// Removes the slot of a member that was taken out of the database. Fine when there is none.
     ///
     /// # Errors
     /// When somebody streams through it.
@@ -83,12 +76,14 @@ fn keep_statement(others: &BTreeMap<NodeName, Option<Lsn>>) -> String {
         .collect();
     let rows = rows.join(", ");
     format!(
-        "SELECT pg_create_physical_replication_slot(name, true) FROM (VALUES {rows}) AS w(name, flushed)
+        "SELECT pg_drop_replication_slot(name) FROM (VALUES {rows}) AS w(name, flushed)
+           JOIN pg_replication_slots ON slot_name = name WHERE NOT active AND wal_status = 'lost';
+         SELECT pg_create_physical_replication_slot(name, true) FROM (VALUES {rows}) AS w(name, flushed)
            WHERE name NOT IN (SELECT slot_name FROM pg_replication_slots);
          SELECT pg_replication_slot_advance(name, least(flushed, own)) FROM (VALUES {rows}) AS w(name, flushed)
            JOIN pg_replication_slots ON slot_name = name,
            (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS own) AS o
-           WHERE NOT active AND wal_status <> 'lost' AND least(flushed, own) > restart_lsn AND flushed IS NOT NULL"
+           WHERE NOT active AND least(flushed, own) > restart_lsn AND flushed IS NOT NULL"
     )
 }
 

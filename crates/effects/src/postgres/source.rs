@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use model::NodeName;
-use model::postgres::{Timeline, WalPosition};
+use model::postgres::{Lsn, Timeline, WalPosition};
 use serde::{Deserialize, Serialize};
 
 use super::settings::conninfo_value;
@@ -37,6 +37,8 @@ pub struct SourceFacts {
     pub checkpoint_timeline: Timeline,
     /// The history of `position`'s timeline.
     pub history: TimelineHistory,
+    /// From where on it has log in its own directory: a standby that needs older log cannot stream it.
+    pub oldest: Option<Lsn>,
 }
 
 /// Why a source could not be asked.
@@ -73,7 +75,9 @@ SELECT json_build_object('recovering', recovering, 'checkpointed', checkpointed,
   'system', (SELECT system_identifier::text FROM pg_control_system()),
   'history', CASE WHEN timeline > 1 THEN
     convert_from(pg_read_binary_file('pg_wal/' || upper(lpad(to_hex(timeline), 8, '0')) || '.history'), 'UTF8')
-    ELSE '' END)
+    ELSE '' END,
+  'oldest', (SELECT coalesce(min(substr(name, 9)), '') FROM pg_ls_dir('pg_wal') AS name WHERE name ~ '^[0-9A-F]{24}$'),
+  'segment', pg_size_bytes(current_setting('wal_segment_size')))
 FROM me";
 
 #[derive(Deserialize)]
@@ -81,9 +85,21 @@ struct Answer {
     recovering: bool,
     checkpointed: Timeline,
     timeline: Timeline,
-    lsn: model::postgres::Lsn,
+    lsn: Lsn,
     system: String,
     history: String,
+    /// The name of the oldest segment of log without its timeline; empty when there is none.
+    oldest: String,
+    /// The size of a segment in bytes.
+    segment: u64,
+}
+
+/// Where the log of a segment begins; nothing when `name` (16 hexadecimal digits) names none.
+fn segment_begin(name: &str, segment: u64) -> Option<Lsn> {
+    let (high, low) = name.split_at_checked(8)?;
+    let high = u64::from_str_radix(high, 16).ok()?;
+    let low = u64::from_str_radix(low, 16).ok()?;
+    Some(Lsn((high << 32).checked_add(low.checked_mul(segment)?)?))
 }
 
 impl Source {
@@ -157,6 +173,21 @@ impl Member {
             position: WalPosition { timeline: answer.timeline, lsn: answer.lsn },
             checkpoint_timeline: answer.checkpointed,
             history: history.map_err(|error| unexpected(error.to_string()))?,
+            oldest: segment_begin(&answer.oldest, answer.segment),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segments_name_tells_where_it_begins() {
+        assert_eq!(segment_begin("0000000200000003", 16 << 20), Some(Lsn(0x2_0300_0000)));
+        assert_eq!(segment_begin("0000000000000001", 1 << 30), Some(Lsn(1 << 30)));
+        for nonsense in ["", "00000001", "zzzzzzzz00000001", "FFFFFFFFFFFFFFFF", "\u{e9}00000000000001"] {
+            assert_eq!(segment_begin(nonsense, u64::MAX), None, "{nonsense}");
+        }
     }
 }

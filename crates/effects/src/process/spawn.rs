@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -89,19 +90,16 @@ pub(super) async fn start_in_time(
     spec: Spawn,
     streams: Option<Streams>,
     deadline: Duration,
-) -> io::Result<(ProcessId, std::os::fd::OwnedFd)> {
+) -> io::Result<(ProcessId, OwnedFd)> {
     let program = spec.program.display().to_string();
     let not_after = clock::now() + deadline;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     disposable::start("spawn", move || {
-        if let Err(Ok((_, pidfd))) = sender.send(start_before(&spec, streams, Some(not_after))) {
-            // Nobody waits for it any more. It is our child and not reaped, so the pidfd is exact.
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            super::strangers::adopt_orphan(pidfd);
-        }
+        // Nobody may wait for it any more, now or a moment after it was sent: then it is dropped unclaimed.
+        drop(sender.send(start_before(&spec, streams, Some(not_after)).map(Started::unclaimed)));
     })?;
     match tokio::time::timeout(deadline, receiver).await {
-        Ok(Ok(started)) => started,
+        Ok(Ok(started)) => started?.claim(),
         Ok(Err(_)) => Err(io::Error::other(format!("the thread that started {program} ended early"))),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -112,7 +110,30 @@ pub(super) async fn start_in_time(
     }
 }
 
-fn start(spec: &Spawn, streams: Option<Streams>) -> io::Result<(ProcessId, std::os::fd::OwnedFd)> {
+/// A program that was started for somebody who may have stopped waiting: unless it is claimed, it is killed.
+struct Started(Option<(ProcessId, OwnedFd)>);
+
+impl Started {
+    fn unclaimed(started: (ProcessId, OwnedFd)) -> Self {
+        Self(Some(started))
+    }
+
+    fn claim(mut self) -> io::Result<(ProcessId, OwnedFd)> {
+        self.0.take().ok_or_else(|| io::Error::other("it was claimed already"))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some((_, pidfd)) = self.0.take() {
+            // It is our child and not reaped, so the pidfd is exact.
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            super::strangers::adopt_orphan(pidfd);
+        }
+    }
+}
+
+fn start(spec: &Spawn, streams: Option<Streams>) -> io::Result<(ProcessId, OwnedFd)> {
     start_before(spec, streams, None)
 }
 
@@ -120,7 +141,7 @@ fn start_before(
     spec: &Spawn,
     streams: Option<Streams>,
     not_after: Option<Moment>,
-) -> io::Result<(ProcessId, std::os::fd::OwnedFd)> {
+) -> io::Result<(ProcessId, OwnedFd)> {
     let in_words = |error: io::Error| {
         io::Error::new(error.kind(), format!("cannot start {}: {error}", spec.program.display()))
     };

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use effects::process::{
-    Exit, Found, OsUser, Process, ProcessId, Registry, Signal, Spawn, ToolCommand, ToolError, adopt,
-    children_of, facts_of, processes_of, reap_strangers, run_tool, session_of, spawn, spawn_detached,
+    Exit, Found, OsUser, Process, ProcessFacts, ProcessId, Registry, Signal, Spawn, ToolCommand, ToolError,
+    adopt, children_of, facts_of, processes_of, reap_strangers, run_tool, session_of, spawn, spawn_detached,
 };
 
 /// Kills a test's process with its session, also when the test fails.
@@ -59,6 +59,27 @@ async fn a_dropped_process_lives_on_and_is_reaped_when_it_ends() {
     drop(process);
     assert!(facts_of(id.pid).is_some());
     until("the process is gone", || facts_of(id.pid).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_tool_whose_caller_left_right_after_its_start_is_killed() {
+    let marked = format!("4{:07}", std::process::id());
+    let tool = || {
+        let named = |facts: &ProcessFacts| facts.command_line().iter().any(|argument| *argument == *marked);
+        processes_of(|facts| !facts.is_dead() && named(facts)).into_iter().next()
+    };
+    let mut running =
+        Box::pin(run_tool(ToolCommand::new("sleep", [marked.as_str()], Duration::from_secs(60))));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut running).await.is_err());
+    // Nothing is polled meanwhile: it has started, and who waits for it has not heard so yet.
+    let begin = Instant::now();
+    while tool().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it was not started");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    drop(running);
+    until("the tool is gone", || tool().is_none()).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use transport::RpcPool;
 
 use super::store::{SYSTEM, SystemRecord, WITHIN};
-use super::{Shared, member};
+use super::{Shared, member, renewal};
 use crate::api::{Refused, Reply, Request};
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
 
@@ -87,14 +87,24 @@ async fn converse(stream: UnixStream, shared: &Shared, rpc: &RpcPool) -> io::Res
 }
 
 /// Answers a request that another agent forwarded.
-pub(super) async fn answer_frame(shared: &Shared, rpc: &RpcPool, body: &[u8]) -> Result<Vec<u8>, String> {
-    let request: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let reply = answer(shared, rpc, request, false).await;
+pub(super) async fn answer_frame(
+    shared: &Shared,
+    rpc: &RpcPool,
+    from: &NodeName,
+    body: &[u8],
+) -> Result<Vec<u8>, String> {
+    let request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    // Only a node can ask for this, and only for itself.
+    let reply = if let Request::Renew { request_pem } = request {
+        Reply::Certificate(renewal::certify(shared, from, &request_pem)?)
+    } else {
+        answer(shared, rpc, request, false).await
+    };
     serde_json::to_vec(&reply).map_err(|error| error.to_string())
 }
 
 /// Asks another agent; a failure is a refusal.
-async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -> Reply {
+pub(super) async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -> Reply {
     let hint = format!("see `mainstay status` for what is wrong with {node}");
     let Ok(body) = serde_json::to_vec(request) else {
         return Reply::refused("the request cannot be sent", hint);
@@ -151,6 +161,9 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
                 Some((system, generation)) => Reply::System { system: Box::new(system), generation },
                 None => Reply::refused("the agent is ending", "try again"),
             }
+        }
+        Request::Renew { .. } => {
+            Reply::refused("only a node asks for its certificate", "see `mainstay join`")
         }
         Request::Dsn { route } => dsn(shared, &route).await,
         Request::Restart { subject } => restart(shared, &subject).await,

@@ -35,7 +35,7 @@ impl GateKeeper {
             Protection::Full => install(&guarded, &shared.inputs).await,
             missing @ Protection::Missing { .. } => {
                 if !guarded.is_empty() {
-                    shared.inputs.send(Input::Missing(vec![missing.to_string()]));
+                    shared.inputs.send(tell(Some(missing.to_string())));
                 }
                 None
             }
@@ -72,14 +72,18 @@ impl GateKeeper {
     }
 }
 
+fn tell(because: Option<String>) -> Input {
+    Input::Missing { part: "gate".to_owned(), because }
+}
+
 async fn install(guarded: &BTreeSet<u16>, inputs: &Inputs) -> Option<Arc<Gate>> {
     match Gate::install(TABLE, guarded).await {
         Ok(gate) => {
-            inputs.send(Input::Missing(vec![]));
+            inputs.send(tell(None));
             Some(Arc::new(gate))
         }
         Err(error) => {
-            inputs.send(Input::Missing(vec![format!("the kernel gate before the database's port: {error}")]));
+            inputs.send(tell(Some(format!("the kernel gate before the database's port: {error}"))));
             None
         }
     }

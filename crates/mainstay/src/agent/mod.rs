@@ -11,6 +11,7 @@ mod journal;
 mod member;
 mod mind;
 mod peers;
+mod renewal;
 mod store;
 
 use std::os::unix::fs::PermissionsExt;
@@ -179,11 +180,16 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     start_store(&shared, &system);
     tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
+    tokio::spawn(renewal::keep(shared.clone(), rpc.clone(), identity.clone()));
     let incarnation = u64::try_from(effects::clock::wall_us()).unwrap_or(1);
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed, generation).await;
-    mind::run(agent, hands, happenings).await;
-    Ok(())
+    // A task of its own: waking what `block_on` waits for costs the runtime one more look at the kernel each time.
+    match tokio::spawn(mind::run(agent, hands, happenings)).await {
+        Ok(()) => Ok(()),
+        // Without its mind an agent must not go on as if it lived: whoever started it starts it anew.
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
 }
 
 /// Lets nodes join through this one, if it holds the authority at that moment.
@@ -270,9 +276,9 @@ async fn accept(mut listener: Listener, shared: Shared, peers: Peers, rpc: trans
                 }));
             }
             StreamKind::Api => {
-                tokio::spawn(serve_rpc(accepted.connection, move |_, body| {
+                tokio::spawn(serve_rpc(accepted.connection, move |from, body| {
                     let (shared, rpc) = (shared.clone(), rpc.clone());
-                    async move { api::answer_frame(&shared, &rpc, &body).await }
+                    async move { api::answer_frame(&shared, &rpc, &from, &body).await }
                 }));
             }
         }

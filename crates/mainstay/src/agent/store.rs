@@ -272,7 +272,6 @@ impl Store {
         }
     }
 
-    /// Sets or clears the pause.
     /// Lets another voter lead. With etcd as the coordination its own members' lead is nothing that this node could hand on.
     pub(super) async fn hand_lead(&self, to: &NodeName) {
         let Some(embedded) = &self.embedded else { return };
@@ -282,6 +281,7 @@ impl Store {
         }
     }
 
+    /// Sets or clears the pause.
     pub(super) async fn pause(&self, reason: Option<&str>) -> Result<(), coordination::Error> {
         match reason {
             Some(reason) => self.coordinator.put_json(PAUSED, &reason, WITHIN).await.map(|_| ()),

@@ -80,6 +80,11 @@ pub enum Request {
         /// Whether writes may have to wait meanwhile.
         force: bool,
     },
+    /// Certify the asking node's key again: it holds a certificate that is getting old.
+    Renew {
+        /// The certificate request (PKCS#10, PEM).
+        request_pem: String,
+    },
     /// Ask another node's agent.
     On {
         /// The node.
@@ -111,6 +116,8 @@ pub enum Reply {
         /// Its generation.
         generation: u64,
     },
+    /// To [`Request::Renew`]: the certificate (PEM).
+    Certificate(String),
     /// To [`Request::Dsn`].
     Dsn(String),
     /// To [`Request::Logs`].

@@ -125,8 +125,12 @@ async fn read(
         match reply {
             Reply::Logs(lines) => drop(found.insert(node, lines)),
             Reply::Refused(refused) => refusals.push((node, refused.because)),
-            Reply::Overview(_) | Reply::Events(_) | Reply::System { .. } | Reply::Dsn(_) | Reply::Done(_) => {
-            }
+            Reply::Overview(_)
+            | Reply::Events(_)
+            | Reply::System { .. }
+            | Reply::Dsn(_)
+            | Reply::Certificate(_)
+            | Reply::Done(_) => {}
         }
     }
     add_printed(connection, wanted, lines, &mut found);

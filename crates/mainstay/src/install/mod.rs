@@ -20,7 +20,7 @@ pub(crate) use desk::Desk;
 pub use unit::{UNIT, unit};
 
 /// Where the system's authority lies below the directory of a lab, or below a node's `state`.
-const AUTHORITY: &str = "authority";
+pub(crate) const AUTHORITY: &str = "authority";
 
 /// How long a whole join may take.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
@@ -97,7 +97,7 @@ fn in_file(path: &Path) -> impl FnOnce(std::io::Error) -> InstallError {
 }
 
 /// Gives a node its certificate, signed by the authority in `directory`, which is made when it is not there. A node that
-/// has one keeps it.
+/// has one keeps it while it is good and young.
 ///
 /// # Errors
 /// In words, when files cannot be read or written.
@@ -119,7 +119,8 @@ fn certify(
     root: &Path,
 ) -> Result<(), InstallError> {
     let identity = state(root, "identity");
-    if Identity::exists(&identity) {
+    let is_young = |known: Identity| !known.renewal_due(SystemTime::now());
+    if Identity::exists(&identity) && Identity::load(&identity, system).is_ok_and(is_young) {
         return Ok(());
     }
     let authority = match Authority::exists(authority) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long three agents may take to make a database with two standbys. A machine under test may be busy.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -205,6 +205,26 @@ impl Machines {
     }
 }
 
+impl Machines {
+    fn identity(&self, node: &str) -> PathBuf {
+        Path::new(&self.root(node)).join("state/identity")
+    }
+
+    /// Gives a node that does not run a certificate with twelve hours left.
+    fn let_certificate_grow_old(&self, node: &str) {
+        let authority = Path::new(&self.root("n1")).join("state/authority");
+        let authority = transport::Authority::load(&authority).unwrap();
+        let end = SystemTime::now() + Duration::from_secs(12 * 3600);
+        let credentials = authority.issue_until(&node.into(), &[], end).unwrap();
+        credentials.write(&self.identity(node)).unwrap();
+    }
+
+    fn certificate_lasts(&self, node: &str) -> Duration {
+        let identity = transport::Identity::load(&self.identity(node), &"joined".into()).unwrap();
+        identity.expires_at().duration_since(SystemTime::now()).unwrap()
+    }
+}
+
 #[test]
 fn a_system_is_founded_on_one_machine_and_joined_by_two_others() {
     let mut machines = Machines::new();
@@ -232,6 +252,7 @@ fn a_system_is_founded_on_one_machine_and_joined_by_two_others() {
     assert!(again.status.code() == Some(3), "{}", text(&again.stderr));
 
     machines.join_in_the_end("n3", &machines.token(&[]));
+    machines.let_certificate_grow_old("n3");
     machines.start_agent("n3");
     let begin = Instant::now();
     for node in NODES {
@@ -242,4 +263,8 @@ fn a_system_is_founded_on_one_machine_and_joined_by_two_others() {
         }
     }
     println!("three nodes and a database with two standbys {:?} after the last join", begin.elapsed());
+    while machines.certificate_lasts("n3") < Duration::from_secs(364 * 24 * 3600) {
+        assert!(begin.elapsed() < PATIENCE, "the certificate was not renewed");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }

@@ -53,6 +53,9 @@ impl Postgres {
                 "unix_socket_directories=",
                 "-c",
                 "max_connections=200",
+                // In the data directory, which goes with the test.
+                "-c",
+                "dynamic_shared_memory_type=mmap",
             ])
             .args(["-p", &address.port().to_string()])
             .args(settings.iter().flat_map(|setting| ["-c", setting]))

@@ -1,7 +1,6 @@
 //! Stopping a server within bounds.
 
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -160,10 +159,13 @@ impl Postmaster {
     }
 }
 
-/// A sender calls itself `postgres: CLUSTER: walsender ...`.
 fn is_sender(child: &ProcessFacts) -> bool {
-    let title = child.command_line();
-    title.first().is_some_and(|title| String::from_utf8_lossy(title.as_bytes()).contains(": walsender "))
+    child.command_line().first().is_some_and(|title| names_sender(&title.to_string_lossy()))
+}
+
+/// A sender calls itself `postgres: CLUSTER: walsender ROLE ...`, and `postgres: walsender ROLE ...` without a cluster name.
+fn names_sender(title: &str) -> bool {
+    title.starts_with("postgres: ") && title.contains(": walsender ")
 }
 
 fn in_words(state: ControlState) -> &'static str {
@@ -173,5 +175,20 @@ fn in_words(state: ControlState) -> &'static str {
         ControlState::StartingUp => "starting up",
         ControlState::ShuttingDown => "writing the shutdown checkpoint",
         ControlState::ShutDown | ControlState::ShutDownInRecovery => "shut down",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wal_sender_is_known_by_its_title() {
+        assert!(names_sender("postgres: orders: walsender replicator 10.0.0.2(40112) streaming 0/3000148"));
+        assert!(names_sender("postgres: walsender replicator [local] startup"));
+        assert!(!names_sender("postgres: orders: walwriter "));
+        assert!(!names_sender("postgres: orders: walreceiver streaming 0/3000148"));
+        assert!(!names_sender("postgres: orders: app walsender [local] idle"), "a database of that name");
+        assert!(!names_sender("/usr/lib/postgresql/15/bin/postgres -D /x: walsender "));
     }
 }

@@ -54,7 +54,11 @@ impl Cluster {
         }
         let settings = Settings {
             listen: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            parameters: BTreeMap::from([("shared_buffers".into(), "16MB".into())]),
+            parameters: BTreeMap::from([
+                ("shared_buffers".into(), "16MB".into()),
+                // In the data directory, which goes with the test: killed servers leave theirs behind.
+                ("dynamic_shared_memory_type".into(), "mmap".into()),
+            ]),
             ..Settings::default()
         };
         Self { members, settings, secrets: Secrets::generate().unwrap(), directory }

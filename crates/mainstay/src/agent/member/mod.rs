@@ -258,7 +258,7 @@ impl Ground {
             .filter(|node| *node != self.shared.me)
             .map(|node| (node.clone(), flushed.get(&node).copied()))
             .collect();
-        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map(drop).map_err(|error| error.to_string())
+        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map_err(|error| error.to_string())
     }
 
     /// The database's secrets as the system agreed on them, made now if there are none.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use decide::agent::Input;
+use decide::patience::Patience;
 use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
 use model::NodeName;
@@ -20,16 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it may take to answer an established connection.
 const ANSWER_LIMIT: Duration = Duration::from_millis(700);
 /// How often a new connection is made and, on a primary, a write flushed; whether or not the one before has been answered.
+/// How long an answer may take is for [`Patience`] to say.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
-/// How long that may take at the least. When it takes longer, the next one waits for its answer as well. On a machine where
-/// answers usually come late it is more: see [`Watch::probe_limit`].
-const SHORTEST_PROBE_LIMIT: Duration = Duration::from_millis(900);
-/// How long it may take at the most, however late answers used to come.
-const LONGEST_PROBE_LIMIT: Duration = Duration::from_secs(3);
-/// A new connection with a write takes about so many times as long as a question to an open one, with some to spare.
-const PROBE_COSTS: u32 = 8;
-/// How fast a late answer is forgotten: the part of the excess that each ordinary one takes away (a half in ~6 s).
-const FORGET: u32 = 20;
 /// How long an answer is listened for at all.
 const PROBE_FORGOTTEN: Duration = Duration::from_secs(60);
 /// So many probes in a row must fail before the server counts as sick.
@@ -53,7 +46,7 @@ pub(super) async fn observe(ground: Ground) {
         watch.round().await;
         let begun = clock::now();
         tokio::time::sleep(LOOK_EVERY).await;
-        watch.feel(clock::now().since(begun).saturating_sub(LOOK_EVERY));
+        watch.patience.feel(clock::now().since(begun).saturating_sub(LOOK_EVERY));
     }
 }
 
@@ -115,10 +108,7 @@ struct Watch {
     /// Probes in a row that were answered with an error, and the last of these.
     refused: u32,
     refusal: String,
-    /// How long the slowest answers of late took.
-    slowest: Duration,
-    /// How long an open connection takes to answer now, and this process to wake up.
-    pressure: Duration,
+    patience: Patience,
     /// Looks in a row that were not answered.
     failures: u32,
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
@@ -138,8 +128,7 @@ impl Watch {
             pending: Vec::new(),
             refused: 0,
             refusal: String::new(),
-            slowest: Duration::ZERO,
-            pressure: Duration::ZERO,
+            patience: Patience::default(),
             failures: 0,
             stalls: BTreeMap::new(),
             was_primary: false,
@@ -165,7 +154,7 @@ impl Watch {
         };
         let begun = clock::now();
         let observed = postmaster.member().observer().observe(ANSWER_LIMIT).await;
-        self.feel(clock::now().since(begun));
+        self.patience.feel(clock::now().since(begun));
         match observed {
             Ok(facts) => {
                 self.failures = 0;
@@ -304,7 +293,7 @@ impl Watch {
             match pending.answer.await {
                 Ok(Ok(probed)) => {
                     self.refused = 0;
-                    self.learn(probed.took);
+                    self.patience.answered(probed.took);
                     unanswered.clear();
                 }
                 Ok(Err(error)) => {
@@ -318,25 +307,6 @@ impl Watch {
         self.pending = unanswered;
     }
 
-    fn learn(&mut self, took: Duration) {
-        // An answer that came after a hang says nothing about how late answers usually come.
-        if took <= LONGEST_PROBE_LIMIT {
-            let excess = self.slowest.saturating_sub(took);
-            self.slowest = if excess.is_zero() { took } else { self.slowest - excess / FORGET };
-        }
-    }
-
-    /// How long a probe may wait: a machine that is merely overloaded is no reason to fail over to another one.
-    fn probe_limit(&self) -> Duration {
-        let usual = (self.slowest * 3).max(self.pressure * PROBE_COSTS);
-        usual.clamp(SHORTEST_PROBE_LIMIT, LONGEST_PROBE_LIMIT)
-    }
-
-    /// Where an open connection is slow too, neither the postmaster nor the disk hangs: the machine has too much to do.
-    fn feel(&mut self, took: Duration) {
-        self.pressure = took.max(self.pressure - self.pressure / PROBE_COSTS);
-    }
-
     /// Why the server does not do its work, if probes say so: two in a row were answered with an error, or one has waited
     /// for too long and the next one waits too.
     fn probes_fail(&self, now: Moment) -> Option<String> {
@@ -345,7 +315,7 @@ impl Watch {
         }
         let waits = self.pending.first().map_or(Duration::ZERO, |first| now.since(first.begun));
         let all_wait = self.pending.len() >= usize::try_from(PROBES_TO_FAIL).unwrap_or(usize::MAX);
-        let limit = self.probe_limit();
+        let limit = self.patience.limit();
         (all_wait && waits >= limit).then(|| {
             format!(
                 "{PROBES_TO_FAIL} new connections in a row got no answer, the first for {} ms",

@@ -9,8 +9,10 @@ use effects::postgres::{
 use model::NodeName;
 use model::leadership::Term;
 use model::postgres::{Lsn, WalPosition};
+use model::status::Server;
 
 use super::actor::{Actor, Done};
+use super::observer;
 
 /// How long a rewind may take.
 const REWIND_LIMIT: Duration = Duration::from_secs(300);
@@ -64,11 +66,18 @@ impl Actor {
     /// Rewinds where that can be done, else copies.
     pub(super) async fn rejoin(&mut self, primary: &NodeName, term: Term) -> Done<Outcome> {
         self.still(term)?;
+        let held = self.received().await;
         self.end().await?;
         let source = self.source(primary)?;
         let secrets = self.ground.secrets().await?;
         self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
-        if self.durable.tainted_by.is_none() && self.is_a_standby_on_the_timeline_of(&source).await? {
+        if self.durable.tainted_by.is_none()
+            && let Some(oldest) = self.oldest_on_the_timeline_of(&source).await?
+        {
+            if held < oldest {
+                tracing::warn!(%held, %oldest, %primary, "it has no log any more from where this copy ends; it is made anew");
+                self.copy(primary).await?;
+            }
             return self.joined(primary, term).await;
         }
         match self.common(&source).await? {
@@ -105,14 +114,25 @@ impl Actor {
         self.ground.member.clone_from(&source, CLONE_STALL, progress).await.map(drop).map_err(words)
     }
 
-    /// Whether this copy was a standby on the primary's own timeline. Such a copy is never recovered alone, as a rewind
-    /// does first: it would write log of its own on that timeline, which no rewind takes back. It starts anew and follows.
-    async fn is_a_standby_on_the_timeline_of(&self, source: &Source) -> Done<bool> {
-        let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(false) };
+    /// How far this copy's log reaches, as far as is known.
+    async fn received(&self) -> Lsn {
+        if let (Server::Standby(facts), _) = observer::look(&self.ground).await {
+            return facts.position.lsn;
+        }
+        let control = self.ground.member.control_data(ASK_LIMIT).await;
+        control.map_or(Lsn(0), |control| control.minimum_recovery_end.lsn)
+    }
+
+    /// From where on the primary has log, if this copy was a standby on its own timeline. Such a copy is never recovered
+    /// alone, as a rewind does first: it would write log of its own on that timeline, which no rewind takes back. It starts
+    /// anew and follows.
+    async fn oldest_on_the_timeline_of(&self, source: &Source) -> Done<Option<Lsn>> {
+        let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(None) };
         let standby =
             matches!(control.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery);
         let facts = self.ground.member.ask_source(source, ASK_LIMIT).await.map_err(words)?;
-        Ok(standby && control.minimum_recovery_end.timeline == facts.position.timeline)
+        let same = standby && control.minimum_recovery_end.timeline == facts.position.timeline;
+        Ok(same.then(|| facts.oldest.unwrap_or_default()))
     }
 
     /// Where this copy's log may have left the primary's: `None` when they share nothing.

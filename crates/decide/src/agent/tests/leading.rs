@@ -1,0 +1,126 @@
+//! When a leader beside a primary hands the coordination's lead on, and to whom.
+
+use model::leadership::RestartTurn;
+use model::status::MemberStatus;
+
+use super::*;
+use crate::testkit::any_one;
+
+/// Node a, leader and primary of term 1, which has heard `peers` a moment ago.
+fn leader_beside_the_primary(peers: &[&str], record: Leadership) -> Agent {
+    let mut agent = Agent::new("a".into(), system(), 0, 1);
+    agent.leader = Some("a".into());
+    agent.loaded = true;
+    agent.records.insert(orders(), Stored { revision: 1, value: record });
+    for peer in peers {
+        agent.hear(&NodeName::from(*peer), heartbeat());
+    }
+    agent
+}
+
+fn heartbeat() -> PeerMessage {
+    PeerMessage::Heartbeat(Heartbeat {
+        incarnation: 1,
+        sequence: 1,
+        echo: None,
+        promises: BTreeMap::new(),
+        status_version: 0,
+    })
+}
+
+fn handed_to(agent: &mut Agent) -> Option<NodeName> {
+    let mut commands = Vec::new();
+    agent.lead_from_elsewhere(&mut commands);
+    commands
+        .into_iter()
+        .find_map(|command| if let Command::HandLead { to } = command { Some(to) } else { None })
+}
+
+#[test]
+fn the_lead_goes_to_a_voter_that_is_heard_and_then_rests() {
+    let calm = || led(1, "a", &["b", "c"]);
+    assert_eq!(handed_to(&mut leader_beside_the_primary(&["b", "c"], calm())), Some("b".into()));
+    let mut agent = leader_beside_the_primary(&["c"], calm());
+    assert_eq!(handed_to(&mut agent), Some("c".into()), "b is not heard");
+    assert_eq!(handed_to(&mut agent), None, "an attempt has just been made");
+    agent.now = agent.now + lead::LEAD_REST;
+    agent.hear(&"c".into(), heartbeat());
+    assert_eq!(handed_to(&mut agent), Some("c".into()));
+    assert_eq!(handed_to(&mut leader_beside_the_primary(&[], calm())), None);
+}
+
+#[test]
+fn the_lead_stays_where_no_primary_is() {
+    let mut agent = leader_beside_the_primary(&["b", "c"], led(1, "b", &["a", "c"]));
+    assert_eq!(handed_to(&mut agent), None);
+}
+
+#[test]
+fn the_lead_stays_while_anything_is_under_way() {
+    let calm = led(1, "a", &["b", "c"]);
+    let turn = RestartTurn {
+        member: "b".into(),
+        server: 1,
+        what_for: "for a test".into(),
+        number: 1,
+        of: 1,
+        forced: false,
+    };
+    for busy in [
+        revoking(2, "a", &["b", "c"]),
+        Leadership { previous_sync: vec![any_one(&["b"])], ..calm.clone() },
+        Leadership { restart: Some(turn), ..calm.clone() },
+    ] {
+        assert_eq!(handed_to(&mut leader_beside_the_primary(&["b", "c"], busy)), None);
+    }
+    let mut agent = leader_beside_the_primary(&["b", "c"], calm);
+    agent.committing.insert(Store::Placement);
+    assert_eq!(handed_to(&mut agent), None);
+}
+
+#[test]
+fn another_sign_of_life_can_wait_for_the_tick_and_the_first_one_cannot() {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let beat = || Input::Message { from: "a".into(), message: heartbeat() };
+    assert!(!agent.can_wait(&beat()), "a peer that was missed is news");
+    agent.handle(beat(), at(0));
+    assert!(agent.can_wait(&beat()));
+    agent.now = at(5000);
+    assert!(!agent.can_wait(&beat()), "it was silent for long");
+    assert!(!agent.can_wait(&said("a", status_of("a", 1, MemberStatus::unknown()))));
+}
+
+#[test]
+fn a_tick_can_wait_while_all_is_calm_and_not_for_long() {
+    let calm = || {
+        let mut agent = leader_beside_the_primary(&["b", "c"], led(1, "b", &["a", "c"]));
+        agent.passed_at = at(0);
+        agent
+    };
+    let mut agent = calm();
+    assert!(agent.can_wait(&Input::Tick));
+    agent.now = at(60);
+    assert!(!agent.can_wait(&Input::Tick), "it was looked long ago");
+    agent.now = at(200);
+    agent.passed_at = at(190);
+    assert!(!agent.can_wait(&Input::Tick), "b and c are about to be missed");
+    let mut agent = calm();
+    agent.committing.insert(Store::Placement);
+    assert!(!agent.can_wait(&Input::Tick), "something is under way");
+    let mut agent = leader_beside_the_primary(&["c"], led(1, "b", &["a", "c"]));
+    agent.passed_at = at(0);
+    assert!(!agent.can_wait(&Input::Tick), "b was never heard");
+}
+
+#[test]
+fn a_second_reading_of_a_term_can_wait_and_a_new_term_cannot() {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let read = |term| Input::Read { database: orders(), term: Term(term), as_of: at(0) };
+    assert!(!agent.can_wait(&read(1)));
+    agent.handle(read(1), at(0));
+    assert!(agent.can_wait(&read(1)));
+    assert!(!agent.can_wait(&read(2)));
+    agent.handle(record(7, led(1, "a", &["c"])), at(0));
+    assert!(agent.can_wait(&record(7, led(1, "a", &["c"]))), "it was read to renew a lease");
+    assert!(!agent.can_wait(&record(8, led(2, "c", &["a"]))));
+}
