@@ -76,7 +76,7 @@ SELECT json_build_object('recovering', recovering, 'checkpointed', checkpointed,
   'history', CASE WHEN timeline > 1 THEN
     convert_from(pg_read_binary_file('pg_wal/' || upper(lpad(to_hex(timeline), 8, '0')) || '.history'), 'UTF8')
     ELSE '' END,
-  'oldest', (SELECT coalesce(min(substr(name, 9)), '') FROM pg_ls_dir('pg_wal') AS name WHERE name ~ '^[0-9A-F]{24}$'),
+  'oldest', (SELECT coalesce(min(substr(name, 9)), '') FROM pg_ls_dir('pg_wal', true, false) AS name WHERE name ~ '^[0-9A-F]{24}$'),
   'segment', pg_size_bytes(current_setting('wal_segment_size')))
 FROM me";
 
