@@ -17,6 +17,9 @@ pub struct Overview {
     pub system: SystemName,
     /// The node that answers.
     pub node: NodeName,
+    /// Which run of its agent answers.
+    #[serde(default)]
+    pub incarnation: u64,
     /// The node that leads, as far as it knows.
     pub leader: Option<NodeName>,
     /// The generation of the system file in force on it.
@@ -92,6 +95,7 @@ impl Agent {
         Overview {
             system: self.system.name.clone(),
             node: self.me.clone(),
+            incarnation: self.incarnation,
             leader: self.leader.clone(),
             generation: self.generation,
             paused: self.paused.clone(),

@@ -62,7 +62,7 @@ pub struct ControlData {
 pub enum ControlError {
     /// The tool did not work.
     #[error(
-        "cannot read the control file of {data}: {source}. Hint: a data directory without a readable control file can only be cloned anew from another member"
+        "cannot read the control file of {data}: {source}. Hint: nothing was touched; once {data} is moved away, the member is copied anew from another one"
     )]
     Tool {
         /// The data directory.
@@ -72,7 +72,7 @@ pub enum ControlError {
     },
     /// The file is damaged.
     #[error(
-        "the control file of {data} is corrupted: {reason}. Hint: nothing was touched; clone this member anew from another one, or restore it from a backup"
+        "the control file of {data} is corrupted: {reason}. Hint: nothing was touched; once {data} is moved away, the member is copied anew from another one"
     )]
     Corrupted {
         /// The data directory.

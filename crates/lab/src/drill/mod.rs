@@ -28,6 +28,7 @@ mod plan;
 mod prober;
 mod report;
 mod run;
+mod sabotage;
 mod session;
 mod step;
 mod table;
@@ -43,7 +44,8 @@ pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, W
 pub use plan::{Cast, Change, Expectation, Manner, Plan, Writes};
 pub use prober::{ASK_EVERY, Prober};
 pub use report::{Report, Run, Spread};
-pub use run::{DrillError, Entry, Options, SystemView, run};
+pub use run::{DrillError, Entry, Options, SystemView, control, run};
+pub use sabotage::{Control, Sabotage, UnknownSabotage};
 pub use session::Deadlines;
 pub use step::Step;
 pub use table::RunName;

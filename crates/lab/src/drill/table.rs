@@ -65,6 +65,18 @@ pub(crate) async fn insert(
     Ok((server(&done).ok_or_else(unclear)?, done.warned))
 }
 
+/// Deletes a row of the run, as no correct system would.
+pub(crate) async fn delete(session: &Session, run: &RunName, id: WriteId) -> Result<(), Refusal> {
+    let sql = format!("delete from mainstay_drill.writes where run = '{}' and n = {id}", run.0);
+    session.run(&sql, PATIENCE).await.map(drop)
+}
+
+/// Writes a row of the run once more, as no correct system would.
+pub(crate) async fn repeat(session: &Session, run: &RunName, id: WriteId) -> Result<(), Refusal> {
+    let sql = format!("insert into mainstay_drill.writes (run, n) values ('{}', {id})", run.0);
+    session.run(&sql, PATIENCE).await.map(drop)
+}
+
 /// Asks the server whether it is a primary.
 pub(crate) async fn role(session: &Session, deadline: Duration) -> Result<Role, Refusal> {
     let done = session.run(&format!("select {TIMELINE}"), deadline).await?;

@@ -3,7 +3,7 @@
 mod explain;
 mod stage;
 
-use ::lab::drill::{self, Drill, DrillError, Options, Report};
+use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
 use clap::Subcommand;
 use lab::Lab;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,8 @@ Examples:
   mainstay drill list
   mainstay drill explain disk-hang-primary
   mainstay drill run node-kill
-  mainstay drill run switchover --runs 10 --json")]
+  mainstay drill run switchover --runs 10 --json
+  mainstay drill run node-kill --sabotage")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -59,6 +60,10 @@ struct RunArgs {
     /// How often
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Run the drill's own controls instead: runs that are spoiled on purpose, each of which must be red. HOW is
+    /// pretended-fault, lost-write or doubled-write; all that suit the drill when it is left out
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "all", conflicts_with = "runs")]
+    sabotage: Option<String>,
     /// The database to hurt; may be left out when there is only one
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
@@ -81,15 +86,58 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         Command::Run(run) => {
+            let controls = run.sabotage.as_deref().map(|how| sabotages(&run.name, how)).transpose()?;
             let lab = running_lab(run.target.system.as_deref())?;
-            let report = rehearse(lab, &run).await?;
-            let text = match run.json {
-                true => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
-                false => format!("{report}\n"),
-            };
-            output.print(&text)?;
-            Ok(if report.passed { Exit::Done } else { Exit::Degraded })
+            let rehearsed = rehearse(lab, &run, controls.as_deref()).await?;
+            output.print(&rehearsed.text(run.json))?;
+            Ok(if rehearsed.is_good() { Exit::Done } else { Exit::Degraded })
         }
+    }
+}
+
+/// What came of `drill run`.
+enum Rehearsed {
+    /// The drill itself.
+    Drill(Report),
+    /// Its controls.
+    Controls(Vec<Control>),
+}
+
+impl Rehearsed {
+    fn is_good(&self) -> bool {
+        match self {
+            Self::Drill(report) => report.passed,
+            Self::Controls(controls) => controls.iter().all(|control| control.caught),
+        }
+    }
+
+    fn text(&self, json: bool) -> String {
+        match (self, json) {
+            (Self::Drill(report), true) => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
+            (Self::Drill(report), false) => format!("{report}\n"),
+            (Self::Controls(controls), true) => {
+                serde_json::to_string_pretty(controls).unwrap_or_default() + "\n"
+            }
+            (Self::Controls(controls), false) => {
+                controls.iter().map(|control| format!("{control}\n")).collect()
+            }
+        }
+    }
+}
+
+/// The ways to spoil a drill that `--sabotage HOW` means.
+fn sabotages(drill: &str, how: &str) -> Result<Vec<Sabotage>, CliError> {
+    let drill = named(drill)?;
+    if how == "all" {
+        return Ok(Sabotage::ALL.into_iter().filter(|sabotage| sabotage.suits(drill)).collect());
+    }
+    let sabotage: Sabotage = how.parse().map_err(|error: UnknownSabotage| {
+        CliError::with(Exit::Invalid, "there is no such sabotage").because(&error)
+    })?;
+    match sabotage.suits(drill) {
+        true => Ok(vec![sabotage]),
+        false => Err(CliError::with(Exit::Refused, format!("{drill} cannot tell {sabotage}"))
+            .hint(format!("mainstay drill run {drill} --sabotage"))),
     }
 }
 
@@ -114,7 +162,7 @@ fn named(name: &str) -> Result<Drill, CliError> {
     })
 }
 
-async fn rehearse(lab: Lab, args: &RunArgs) -> Result<Report, CliError> {
+async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Result<Rehearsed, CliError> {
     let drill = named(&args.name)?;
     let stage = Stage::open(lab, args.database.as_deref(), &args.target).await?;
     stage.is_suitable(drill)?;
@@ -123,8 +171,17 @@ async fn rehearse(lab: Lab, args: &RunArgs) -> Result<Report, CliError> {
     let options =
         Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
     let count = usize::try_from(args.runs).unwrap_or(1);
-    let work =
-        drill::run(drill, count, &options, async || stage.view().await, async |step| stage.apply(step).await);
+    let work = async {
+        let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
+        let Some(controls) = controls else {
+            return drill::run(drill, count, &options, view, apply).await.map(Rehearsed::Drill);
+        };
+        let mut done = Vec::new();
+        for sabotage in controls {
+            done.push(drill::control(drill, *sabotage, &options, view, apply).await?);
+        }
+        Ok(Rehearsed::Controls(done))
+    };
     let report = tokio::select! {
         report = work => Ok(report),
         signal = interrupted() => Err(signal),

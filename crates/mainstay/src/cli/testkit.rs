@@ -40,6 +40,7 @@ pub(crate) fn healthy(system: &System, me: &str) -> Overview {
     });
     let because = because.collect();
     let mut overview = Overview {
+        incarnation: 1,
         system: system.name.clone(),
         node: me.into(),
         leader,

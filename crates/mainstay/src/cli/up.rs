@@ -271,15 +271,16 @@ fn database_without_primary(overview: &Overview, name: &DatabaseName) -> Option<
 }
 
 fn member_at_work(overview: &Overview, database: &DatabaseName, node: &NodeName) -> Option<String> {
-    let server =
-        overview.members.get(database).and_then(|members| members.get(node)).map(|m| &m.status.server);
-    let doing = match server {
+    let status = overview.members.get(database).and_then(|members| members.get(node)).map(|m| &m.status);
+    // What failed last says more than how the server was left.
+    let trouble = status.and_then(|status| status.trouble.as_ref());
+    let doing = match status.map(|status| &status.server) {
         Some(Server::Primary(_)) => return None,
         Some(Server::Standby(standby)) if standby.streaming => return None,
         Some(Server::Standby(_)) => "does not stream yet".to_owned(),
         Some(Server::Busy { doing }) => format!("is {doing}"),
         Some(Server::Stopped { because } | Server::Sick { because, .. }) => {
-            format!("does not work: {because}")
+            format!("does not work: {}", trouble.unwrap_or(because))
         }
         Some(Server::Empty) => "has no data yet".to_owned(),
         Some(Server::Unknown) | None => "has not been seen yet".to_owned(),

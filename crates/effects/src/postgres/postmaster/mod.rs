@@ -61,7 +61,7 @@ pub enum StartError {
     Control(#[from] ControlError),
     /// A rewind was interrupted or failed: the data is neither the old nor the new.
     #[error(
-        "the data in {0} is half rewound and must never be started. Hint: clone the member from another one"
+        "the data in {0} is half rewound and must never be started. Hint: once it is moved away, the member is copied anew from another one"
     )]
     HalfRewound(String),
     /// A postmaster runs already: adopt it.

@@ -5,6 +5,7 @@ mod readers;
 mod verdict;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::history::{History, Member};
 use super::plan::{Cast, Manner, Plan};
 use super::prober::Prober;
 use super::report::{Report, Run};
+use super::sabotage::{Control, Sabotage};
 use super::session::Deadlines;
 use super::step::Step;
 use super::table::RunName;
@@ -39,8 +41,8 @@ pub struct SystemView {
     pub leader: Option<NodeName>,
     /// The members that may confirm commits; `None` when nobody says so now.
     pub confirming: Option<Vec<NodeName>>,
-    /// The nodes whose agents answer.
-    pub answering: Vec<NodeName>,
+    /// The nodes whose agents answer, and which run of the agent it is.
+    pub answering: BTreeMap<NodeName, u64>,
     /// What is missing from full redundancy, in a sentence; `None` when nothing is.
     pub missing: Option<String>,
     /// The database's members.
@@ -71,6 +73,8 @@ pub struct Options {
     pub warm_up: Duration,
     /// How long to wait for writes to flow again, and for full redundancy.
     pub patience: Duration,
+    /// How the run is spoiled, where it is a control of the drill.
+    pub sabotage: Option<Sabotage>,
     /// Told what is being done, in a few words.
     pub tell: fn(&str),
 }
@@ -106,6 +110,7 @@ impl Options {
             lease: Duration::from_secs(2),
             warm_up: Duration::from_secs(2),
             patience: Duration::from_secs(60),
+            sabotage: None,
             tell: |_| {},
         }
     }
@@ -144,6 +149,34 @@ pub async fn run(
     Ok(Report::new(drill, runs))
 }
 
+/// Runs a drill spoiled on purpose, once: its verdict must be red.
+///
+/// # Errors
+/// As [`run`].
+pub async fn control(
+    drill: Drill,
+    sabotage: Sabotage,
+    options: &Options,
+    view: impl AsyncFn() -> Result<SystemView, String>,
+    apply: impl AsyncFn(&Step) -> Result<String, String>,
+) -> Result<Control, DrillError> {
+    let patience = match sabotage {
+        // What is only pretended never has its effect.
+        Sabotage::PretendedFault => options.patience.min(PRETENCE),
+        Sabotage::LostWrite | Sabotage::DoubledWrite => options.patience,
+    };
+    (options.tell)(&format!("{drill} with {sabotage}"));
+    let spoiled = Options { sabotage: Some(sabotage), patience, ..options.clone() };
+    let run = once(drill, 1, &spoiled, &view, &apply).await;
+    if let Ok(view) = view().await {
+        readers::remove_table(options, &view).await.unwrap_or_else(|reason| (options.tell)(&reason));
+    }
+    Ok(sabotage.judge(drill, run?))
+}
+
+/// How long the effect of a pretended fault is waited for.
+const PRETENCE: Duration = Duration::from_secs(5);
+
 /// Everything one run works with.
 struct Stage {
     plan: Plan,
@@ -164,12 +197,20 @@ async fn once(
     let stage = set_up(drill, number, options, view, apply).await?;
     let mut watch = Watch::new(view);
     warm_up(&stage, options, &mut watch).await;
-    let course = play(&stage, options, &mut watch, apply).await;
+    let pretends = options.sabotage == Some(Sabotage::PretendedFault);
+    let act = async |step: &Step| match pretends && *step != Step::AskStatus {
+        true => Ok("it says so".to_owned()),
+        false => apply(step).await,
+    };
+    let course = play(&stage, options, &mut watch, &act).await;
     let Stage { plan, cast, before, name, client, prober } = stage;
     let writes = client.stop().await.map_err(DrillError::NoLoad)?;
     let mut history: History = prober.stop().await.map_err(DrillError::NoLoad)?;
     history.writes.extend(writes);
     let course = course?;
+    if let Some((sabotage, victim)) = options.sabotage.and_then(|s| Some((s, s.victim(&history)?))) {
+        readers::spoil(options, &before, &name, sabotage, victim).await.map_err(DrillError::NoLoad)?;
+    }
     let (copies, unread) = readers::read_copies(options, &before, &name).await;
     Ok(verdict::judge(&verdict::Case {
         plan: &plan,

@@ -7,7 +7,8 @@ use effects::clock;
 use tokio::time::sleep;
 use tokio_postgres::Config;
 
-use super::super::history::Copy;
+use super::super::history::{Copy, WriteId};
+use super::super::sabotage::Sabotage;
 use super::super::session::{Deadlines, Session};
 use super::super::table::{self, RunName};
 use super::{Options, SystemView};
@@ -24,6 +25,27 @@ pub(super) async fn create_table(options: &Options, view: &SystemView) -> Result
     inside(options, async move {
         let session = any(&entries, &login).await?;
         table::create(&session).await.map_err(|e| format!("the table of the drill cannot be made: {e}"))
+    })
+    .await
+}
+
+/// Spoils a row of the run through the route.
+pub(super) async fn spoil(
+    options: &Options,
+    view: &SystemView,
+    run: &RunName,
+    sabotage: Sabotage,
+    victim: WriteId,
+) -> Result<(), String> {
+    let (entries, login, run) = (route(view), options.login.clone(), run.clone());
+    inside(options, async move {
+        let session = any(&entries, &login).await?;
+        let spoiled = match sabotage {
+            Sabotage::PretendedFault => Ok(()),
+            Sabotage::LostWrite => table::delete(&session, &run, victim).await,
+            Sabotage::DoubledWrite => table::repeat(&session, &run, victim).await,
+        };
+        spoiled.map_err(|e| format!("row {victim} could not be spoiled: {e}"))
     })
     .await
 }

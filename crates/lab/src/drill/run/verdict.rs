@@ -12,6 +12,7 @@ use super::super::checker::{self, Findings, Window};
 use super::super::history::{Copy, History, Member, Outcome};
 use super::super::plan::{Change, Plan, Writes};
 use super::super::report::{Run, millis};
+use super::super::step::Step;
 use super::Options;
 use super::course::Course;
 use super::watch::{Watched, redundant_from};
@@ -201,10 +202,54 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
             failures.push(format!("{victim} answered {heard} times while it should have been silent"));
         }
     }
+    failures.extend(case.plan.fault.iter().filter_map(|step| agent_untouched(case, step)));
     if case.course.evidence.iter().any(|line| line.trim_end().ends_with(':')) {
         failures.push("there is no evidence that the fault happened".to_owned());
     }
     failures
+}
+
+/// That an agent which was killed is another one now, and one that was stopped did not answer.
+fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
+    let Course { begun, struck, healing, .. } = *case.course;
+    match step {
+        Step::KillAgent(node) => {
+            let run_at = |when: &dyn Fn(Moment) -> bool| {
+                let seen = case.watched.iter().filter(|watched| when(watched.at));
+                seen.filter_map(|watched| watched.answering.get(node)).next_back().copied()
+            };
+            let (before, after) = (run_at(&|at| at < begun), run_at(&|at| at >= struck));
+            (before.is_some() && before == after)
+                .then(|| format!("the agent of {node} is the one it was before: nobody killed it"))
+        }
+        Step::HangAgent(node) => {
+            let meanwhile = |watched: &&Watched| watched.at >= struck + UNDER_WAY && watched.at < healing;
+            let answered = |watched: &Watched| watched.answering.contains_key(node);
+            let mut during = case.watched.iter().filter(meanwhile).peekable();
+            (during.peek().is_some() && during.all(answered))
+                .then(|| format!("the agent of {node} answered all the time: nobody stopped it"))
+        }
+        Step::KillPostmaster(_)
+        | Step::HangPostmaster(_)
+        | Step::ResumePostmaster(_)
+        | Step::KillNode(_)
+        | Step::KillNodes(_)
+        | Step::StartNode(_)
+        | Step::FreezeNode(_)
+        | Step::ThawNode(_)
+        | Step::CutNode(_)
+        | Step::SeparateNode(_)
+        | Step::HealNode(_)
+        | Step::ResumeAgent(_)
+        | Step::CutProxy(_)
+        | Step::FillDisk(_)
+        | Step::FreeDisk(_)
+        | Step::HangDisk(_)
+        | Step::ThawDisk(_)
+        | Step::Switchover(_)
+        | Step::HandTo(_)
+        | Step::AskStatus => None,
+    }
 }
 
 /// What the system must say of itself while the fault lasts, and did not.

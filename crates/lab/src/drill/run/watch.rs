@@ -1,5 +1,6 @@
 //! Asking the system for its state again and again, and remembering what it said.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use effects::clock;
@@ -32,8 +33,8 @@ pub(super) struct Watched {
     pub(super) missing: Option<String>,
     /// Who may confirm commits, if anybody says so.
     pub(super) confirming: Option<Vec<NodeName>>,
-    /// Whose agents answered.
-    pub(super) answering: Vec<NodeName>,
+    /// Whose agents answered, and which run of the agent it was.
+    pub(super) answering: BTreeMap<NodeName, u64>,
 }
 
 /// The one who asks.
@@ -88,7 +89,7 @@ impl<'a, V: AsyncFn() -> Result<SystemView, String>> Watch<'a, V> {
             primary: None,
             missing: Some(format!("no status: {reason}")),
             confirming: None,
-            answering: vec![],
+            answering: BTreeMap::new(),
         };
         match asked {
             Ok(Ok(SystemView { primary, missing, confirming, answering, .. })) => {
@@ -117,7 +118,7 @@ mod tests {
     fn watched(at: u64, missing: bool) -> Watched {
         let missing = missing.then(|| "a standby".to_owned());
         let at = Moment::from_millis(at);
-        Watched { at, primary: Some("a".into()), missing, confirming: None, answering: vec![] }
+        Watched { at, primary: Some("a".into()), missing, confirming: None, answering: BTreeMap::new() }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::postgres::{Cellar, Server, login};
-use crate::drill::{Drill, DrillError, Entry, Member, Options, Report, Step, SystemView, run};
+use crate::drill::{
+    Control, Drill, DrillError, Entry, Member, Options, Report, Sabotage, Step, SystemView, control, run,
+};
 
 /// Two members, `a` and `b`, and what makes new ones.
 struct Pair {
@@ -101,11 +103,22 @@ impl Stand {
         Ok("its process is gone".to_owned())
     }
 
-    async fn drill(&self) -> Result<Report, DrillError> {
+    async fn options(&self) -> Options {
         let mut options = Options::new(Handle::current(), login());
         options.warm_up = Duration::from_millis(700);
         let idle = self.pair.lock().await.behaviour == Behaviour::Idle;
         options.patience = Duration::from_secs(if idle { 4 } else { 30 });
+        options
+    }
+
+    async fn control(&self, sabotage: Sabotage) -> Result<Control, DrillError> {
+        let view = async || self.view().await;
+        let apply = async |step: &Step| self.apply(step).await;
+        control(Drill::PostmasterKill, sabotage, &self.options().await, view, apply).await
+    }
+
+    async fn drill(&self) -> Result<Report, DrillError> {
+        let options = self.options().await;
         let view = async || self.view().await;
         let apply = async |step: &Step| self.apply(step).await;
         run(Drill::PostmasterKill, 1, &options, view, apply).await
@@ -179,6 +192,15 @@ async fn a_drill_whose_fault_did_not_happen_is_red() {
     assert!(text.contains("a is still the primary"), "{text}");
     assert!(text.contains("never said that its redundancy was gone"), "{text}");
     assert!(!report.passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_control_turns_a_drill_red_that_would_be_green() {
+    for sabotage in Sabotage::ALL {
+        let stand = Stand::new(Behaviour::Good).await;
+        let control = stand.control(sabotage).await.unwrap();
+        assert!(control.caught, "{control}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,10 +140,10 @@ impl Stage {
         for (node, socket) in self.sockets.clone() {
             asked.spawn(async move { (node, ask(&socket, &Request::Overview, ASK_LIMIT).await) });
         }
-        let (mut leading, mut answering) = (None, vec![]);
+        let (mut leading, mut answering) = (None, BTreeMap::new());
         for (node, answer) in asked.join_all().await {
             let Ok(Reply::Overview(overview)) = answer else { continue };
-            answering.push(node);
+            answering.insert(node, overview.incarnation);
             if overview.leader.as_ref() == Some(&overview.node) {
                 leading = Some(overview);
             }

@@ -52,7 +52,7 @@ fn green() -> Forged {
         primary: Some(if ms < 2600 { "a" } else { "b" }.into()),
         missing: (2300..7000).contains(&ms).then(|| "a is dead".to_owned()),
         confirming: Some(vec!["b".into(), "c".into()]),
-        answering: vec![],
+        answering: BTreeMap::new(),
     };
     Forged {
         drill: Drill::NodeKill,
@@ -206,7 +206,7 @@ fn a_rejoin_that_takes_too_long_is_red() {
                 primary: Some("a".into()),
                 missing: (2300..17_000).contains(&ms).then(|| "b is dead".to_owned()),
                 confirming: None,
-                answering: vec![],
+                answering: BTreeMap::new(),
             })
             .collect();
         forged.history.writes = (0..1850).map(|n| acknowledged(n, n * 10, 1, 1)).collect();
@@ -240,7 +240,7 @@ fn waiting() -> Forged {
     for watched in &mut forged.watched {
         watched.primary = Some("a".into());
         if watched.at >= at(5500) {
-            watched.answering = vec!["b".into()];
+            watched.answering = [("b".into(), 1)].into();
         }
     }
     forged
@@ -314,4 +314,31 @@ fn a_connection_that_should_have_lived_on_is_red() {
     forged.drill = Drill::ProxyAgentCut;
     let failures = judged(&forged).failures;
     assert!(failures.iter().any(|f| f.contains("had to connect anew 1 times")), "{failures:?}");
+}
+
+#[test]
+fn an_agent_that_only_seems_to_be_killed_or_stopped_is_red() {
+    let seen = |drill: Drill, during: Option<u64>, after: u64| {
+        let mut forged = green();
+        forged.drill = drill;
+        for watched in &mut forged.watched {
+            let run = if watched.at < at(2050) { Some(1) } else { during };
+            let run = if watched.at >= at(5000) { Some(after) } else { run };
+            watched.answering = run.map(|run| ("a".into(), run)).into_iter().collect();
+            watched.answering.extend(run.map(|run| ("b".into(), run)));
+            watched.answering.extend(run.map(|run| ("c".into(), run)));
+        }
+        let told = |failure: &&String| failure.contains("the agent of");
+        judged(&forged).failures.iter().filter(told).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Drill::AgentKill, None, 2), [""; 0]);
+    assert_eq!(
+        seen(Drill::AgentKill, Some(1), 1),
+        ["the agent of a is the one it was before: nobody killed it"]
+    );
+    assert_eq!(seen(Drill::CoordinationQuorumLoss, None, 1), [""; 0]);
+    assert_eq!(
+        seen(Drill::CoordinationQuorumLoss, Some(1), 1)[0],
+        "the agent of b answered all the time: nobody stopped it"
+    );
 }

@@ -32,7 +32,8 @@ pub(super) fn resumption(case: &Case<'_>) -> Option<Resumption> {
 /// When the agent of the node, or its PostgreSQL, answered first.
 fn reachable(case: &Case<'_>, node: &NodeName) -> Option<Moment> {
     let Course { healing, .. } = *case.course;
-    let agent = case.watched.iter().find(|watched| watched.at >= healing && watched.answering.contains(node));
+    let agent =
+        case.watched.iter().find(|watched| watched.at >= healing && watched.answering.contains_key(node));
     let answers = case.history.answers.iter();
     let postgres = answers.filter(|answer| answer.member == *node && answer.received >= healing);
     agent.map(|watched| watched.at).into_iter().chain(postgres.map(|answer| answer.received)).min()

@@ -207,6 +207,8 @@ fn member(view: &View, database: &DatabaseName, node: &NodeName) -> Option<Troub
     let what = match (wrong, trouble_said) {
         (None, None) => return None,
         (Some(wrong), None) => wrong,
+        // The reason why it does not run, once.
+        (Some(wrong), Some(said)) if wrong.contains(&said) => wrong,
         (None, Some(said)) => format!("has trouble: {said}"),
         (Some(wrong), Some(said)) => format!("{wrong}; {said}"),
     };
