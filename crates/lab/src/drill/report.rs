@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::catalogue::Drill;
+use super::timeline::Timeline;
 
 /// The result of one drill, run one or several times. Serialises with these keys in this order; keys may be added
 /// after them, none is renamed or moved.
@@ -72,6 +73,9 @@ pub struct Run {
     pub failures: Vec<String>,
     /// Whether it passed.
     pub passed: bool,
+    /// The run in the order of time; not part of the JSON.
+    #[serde(skip)]
+    pub timeline: Timeline,
 }
 
 /// Lowest, middle and highest of several measurements; `null` where a run has none.
@@ -95,6 +99,22 @@ impl Report {
         let passed = is_in_time(outage_ms, objective_ms) && runs.iter().all(|run| run.passed);
         Self { drill: drill.name(), runs, outage_ms, expected: expectation.words, objective_ms, passed }
     }
+}
+
+impl Report {
+    /// The run with the longest outage; one whose writes never came back is the longest.
+    pub fn worst(&self) -> Option<&Run> {
+        self.runs.iter().max_by(|a, b| length(a).total_cmp(&length(b)))
+    }
+
+    /// The same, to be changed.
+    pub fn worst_mut(&mut self) -> Option<&mut Run> {
+        self.runs.iter_mut().max_by(|a, b| length(a).total_cmp(&length(b)))
+    }
+}
+
+fn length(run: &Run) -> f64 {
+    run.outage_ms.unwrap_or(f64::INFINITY)
 }
 
 /// Whether the median obeys the objective, if there is one.
@@ -123,7 +143,7 @@ pub(super) fn millis(duration: Duration) -> f64 {
     round(duration.as_secs_f64() * 1000.0)
 }
 
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 

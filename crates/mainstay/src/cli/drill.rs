@@ -3,6 +3,8 @@
 mod explain;
 mod stage;
 
+use std::path::{Path, PathBuf};
+
 use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
 use clap::Subcommand;
 use lab::Lab;
@@ -67,6 +69,9 @@ struct RunArgs {
     /// The database to hurt; may be left out when there is only one
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
+    /// Also write report.md, report.json and timeline.svg into this directory
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "sabotage")]
+    report: Option<PathBuf>,
     /// Print the measured figures as JSON
     #[arg(long)]
     json: bool,
@@ -90,6 +95,9 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             let lab = running_lab(run.target.system.as_deref())?;
             let rehearsed = rehearse(lab, &run, controls.as_deref()).await?;
             output.print(&rehearsed.text(run.json))?;
+            if let (Some(directory), Rehearsed::Drill(report)) = (&run.report, &rehearsed) {
+                write_report(directory, named(&run.name)?, report)?;
+            }
             Ok(if rehearsed.is_good() { Exit::Done } else { Exit::Degraded })
         }
     }
@@ -123,6 +131,29 @@ impl Rehearsed {
             }
         }
     }
+}
+
+/// Writes the page, the figures and the picture of a drill.
+fn write_report(directory: &Path, drill: Drill, report: &Report) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| {
+        CliError::failed(format!("the report cannot be written to {}", directory.display())).because(&error)
+    };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let title = report.worst().and_then(|run| run.outage_ms).map_or_else(
+        || format!("drill {drill}: writes never came back"),
+        |outage| format!("drill {drill}: {outage} ms without an acknowledged write"),
+    );
+    let picture = report.worst().map(|run| drill::svg(&title, &run.timeline)).unwrap_or_default();
+    let files = [
+        ("report.md", drill::markdown(drill, report, "timeline.svg")),
+        ("report.json", serde_json::to_string_pretty(report).unwrap_or_default() + "\n"),
+        ("timeline.svg", picture),
+    ];
+    for (name, text) in files {
+        effects::files::write_atomic(&directory.join(name), text.as_bytes(), 0o644).map_err(failed)?;
+    }
+    note(&format!("the report is {}\n", directory.join("report.md").display()));
+    Ok(())
 }
 
 /// The ways to spoil a drill that `--sabotage HOW` means.
@@ -174,7 +205,11 @@ async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Re
     let work = async {
         let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
         let Some(controls) = controls else {
-            return drill::run(drill, count, &options, view, apply).await.map(Rehearsed::Drill);
+            let mut report = drill::run(drill, count, &options, view, apply).await?;
+            if let Some(run) = report.worst_mut() {
+                run.timeline.add_events(stage.events(run.timeline.begun_us).await);
+            }
+            return Ok(Rehearsed::Drill(report));
         };
         let mut done = Vec::new();
         for sabotage in controls {

@@ -1,5 +1,6 @@
 //! The middle of a run: faults, their effect, recovery, redundancy.
 
+use std::fmt;
 use std::time::Duration;
 
 use effects::clock;
@@ -37,8 +38,25 @@ pub(super) struct Course {
     pub(super) flows: bool,
     /// How many connections the client made after the fault's first act.
     pub(super) reconnects: u64,
-    /// What was done and by what it is known.
-    pub(super) evidence: Vec<String>,
+    /// What was done, in the order of time.
+    pub(super) deeds: Vec<Deed>,
+}
+
+/// Something that was done to the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Deed {
+    /// When it began.
+    pub(super) at: Moment,
+    /// What was done.
+    pub(super) what: String,
+    /// By what it is known that it was done; empty when by nothing.
+    pub(super) proof: String,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.proof)
+    }
 }
 
 /// Fault, effect, recovery, redundancy. A fault that began is taken back whatever happens.
@@ -52,15 +70,15 @@ pub(super) async fn play<V: AsyncFn() -> Result<SystemView, String>>(
     if warm < FLOW {
         return Err(DrillError::NoLoad(format!("only {warm} writes were acknowledged before the fault")));
     }
-    let mut evidence = Vec::new();
-    let played = acts(stage, options, watch, apply, &mut evidence).await;
+    let mut deeds = Vec::new();
+    let played = acts(stage, options, watch, apply, &mut deeds).await;
     if played.is_err() {
         // What has been taken back already says so; that is no failure of its own.
         for step in &stage.plan.recovery {
-            let _ = carry_out(step, options, apply, &mut evidence).await;
+            let _ = carry_out(step, options, apply, &mut deeds).await;
         }
     }
-    Ok(Course { evidence, ..played? })
+    Ok(Course { deeds, ..played? })
 }
 
 async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
@@ -68,12 +86,12 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
     options: &Options,
     watch: &mut Watch<'_, V>,
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
-    evidence: &mut Vec<String>,
+    deeds: &mut Vec<Deed>,
 ) -> Result<Course, DrillError> {
     let (plan, connections) = (&stage.plan, stage.client.connections());
     let begun = clock::now();
     for step in &plan.fault {
-        carry_out(step, options, apply, evidence).await?;
+        carry_out(step, options, apply, deeds).await?;
     }
     let struck = clock::now();
     let mut flows = match plan.expectation.writes {
@@ -81,12 +99,12 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
         Writes::WaitForFirst(_) | Writes::WaitForAll(_) => held(stage, watch, struck).await,
     };
     if !plan.expectation.status.is_empty() {
-        carry_out(&Step::AskStatus, options, apply, evidence).await?;
+        carry_out(&Step::AskStatus, options, apply, deeds).await?;
     }
     let healing = clock::now();
     let mut first = None;
     for step in &plan.recovery {
-        carry_out(step, options, apply, evidence).await?;
+        carry_out(step, options, apply, deeds).await?;
         if let (Writes::WaitForFirst(_), None) = (plan.expectation.writes, &first) {
             first = step.nodes().first().cloned();
             flows = writes_flow(stage, options, watch).await;
@@ -102,19 +120,20 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
     // Let the client show that writes go on.
     sleep(SETTLING).await;
     let reconnects = stage.client.connections() - connections;
-    let evidence = Vec::new();
-    Ok(Course { begun, struck, healing, first, returned, settled, flows, reconnects, evidence })
+    let deeds = Vec::new();
+    Ok(Course { begun, struck, healing, first, returned, settled, flows, reconnects, deeds })
 }
 
 pub(super) async fn carry_out(
     step: &Step,
     options: &Options,
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
-    evidence: &mut Vec<String>,
+    deeds: &mut Vec<Deed>,
 ) -> Result<(), DrillError> {
+    let at = clock::now();
     (options.tell)(&step.to_string());
     let proof = apply(step).await.map_err(|reason| DrillError::Step { step: step.clone(), reason })?;
-    evidence.push(format!("{step}: {proof}"));
+    deeds.push(Deed { at, what: step.to_string(), proof });
     Ok(())
 }
 

@@ -5,14 +5,16 @@ mod waiting;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use effects::clock;
 use model::NodeName;
 use model::time::Moment;
 
 use super::super::checker::{self, Findings, Window};
-use super::super::history::{Copy, History, Member, Outcome};
+use super::super::history::{Copy, History, Member, Outcome, Write, Writer};
 use super::super::plan::{Change, Plan, Writes};
 use super::super::report::{Run, millis};
 use super::super::step::Step;
+use super::super::timeline::{Timeline, changes, longest, relative};
 use super::Options;
 use super::course::Course;
 use super::watch::{Watched, redundant_from};
@@ -73,10 +75,39 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
         reconnects: case.course.reconnects,
         primary_before: case.primary.to_string(),
         primary_after: after.map(|node| node.to_string()).unwrap_or_default(),
-        evidence: case.course.evidence.clone(),
+        evidence: case.course.deeds.iter().map(ToString::to_string).collect(),
+        timeline: timeline(case),
         passed: failures.is_empty(),
         failures,
     }
+}
+
+/// The run in the order of time.
+fn timeline(case: &Case<'_>) -> Timeline {
+    let Course { begun, healing, settled, .. } = *case.course;
+    let ms = |at: Moment| relative(begun, at);
+    let writes = || case.history.writes.iter().filter(|write| write.by == Writer::Client);
+    let is_acknowledged = |write: &&Write| matches!(write.outcome, Outcome::Acknowledged(_));
+    let mut acknowledged: Vec<f64> = writes().filter(is_acknowledged).map(|write| ms(write.ended)).collect();
+    acknowledged.sort_by(f64::total_cmp);
+    let watched = || case.watched.iter();
+    Timeline {
+        begun_us: wall_us(begun),
+        errors: writes().filter(|write| !is_acknowledged(write)).map(|write| ms(write.ended)).collect(),
+        outage: longest(&acknowledged, ms(healing)),
+        acknowledged,
+        deeds: case.course.deeds.iter().map(|deed| (ms(deed.at), deed.what.clone())).collect(),
+        primaries: changes(watched().map(|w| (ms(w.at), w.primary.as_ref().map(ToString::to_string)))),
+        redundant: changes(watched().map(|w| (ms(w.at), w.missing.is_none()))),
+        events: vec![],
+        end: ms(settled),
+    }
+}
+
+/// A moment of this boot by the wall clock, in microseconds since the Unix epoch.
+fn wall_us(at: Moment) -> i64 {
+    let ago = i64::try_from(clock::now().since(at).as_micros()).unwrap_or(i64::MAX);
+    clock::wall_us().saturating_sub(ago)
 }
 
 /// Rules of the history that were broken. Where writes must be lost, having lost none is what breaks the rule.
@@ -203,7 +234,7 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
         }
     }
     failures.extend(case.plan.fault.iter().filter_map(|step| agent_untouched(case, step)));
-    if case.course.evidence.iter().any(|line| line.trim_end().ends_with(':')) {
+    if case.course.deeds.iter().any(|deed| deed.proof.trim().is_empty()) {
         failures.push("there is no evidence that the fault happened".to_owned());
     }
     failures
@@ -254,8 +285,8 @@ fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
 
 /// What the system must say of itself while the fault lasts, and did not.
 fn said_failures(case: &Case<'_>) -> Vec<String> {
-    let said = case.course.evidence.iter().find(|line| line.starts_with("ask for the status"));
-    let lacks = |words: &&&str| !said.is_some_and(|said| said.contains(**words));
+    let said = case.course.deeds.iter().find(|deed| deed.what == Step::AskStatus.to_string());
+    let lacks = |words: &&&str| !said.is_some_and(|said| said.proof.contains(**words));
     let missing = case.plan.expectation.status.iter().filter(lacks);
     missing.map(|words| format!("the status does not say \"{words}\"")).collect()
 }

@@ -10,6 +10,7 @@ use lab::drill::{self, Drill, Entry, Member, Step, SystemView};
 use lab::{ClientRuntime, Lab};
 use mainstay::api::client::ask;
 use mainstay::api::{Reply, Request};
+use model::event::Event;
 use model::leadership::{Leadership, Phase};
 use model::status::Server;
 use model::system::{Database, Durability, Role, RouteTarget, System};
@@ -216,6 +217,14 @@ impl Stage {
             }
         }
         (!record.previous_sync.is_empty()).then(|| "a change of the sync set is under way".to_owned())
+    }
+
+    /// What all nodes wrote down since then (microseconds since the Unix epoch).
+    pub(super) async fn events(&self, since_us: i64) -> Vec<Event> {
+        match first_answer(&self.sockets, &Request::Events { since_us, everywhere: true }).await {
+            Some(Reply::Events(events)) => events,
+            Some(_) | None => vec![],
+        }
     }
 
     /// Does a step and says by what it is known.

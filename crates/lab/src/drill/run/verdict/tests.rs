@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::postgres::Timeline;
 
+use super::super::course::Deed;
 use super::*;
 use crate::drill::{Answer, Cast, Drill, Role, Server, Write, Writer};
 
@@ -19,6 +20,10 @@ struct Forged {
 
 fn at(ms: u64) -> Moment {
     Moment::from_millis(ms)
+}
+
+fn deed(what: &str, proof: &str) -> Deed {
+    Deed { at: at(2000), what: what.to_owned(), proof: proof.to_owned() }
 }
 
 fn members() -> Vec<Member> {
@@ -65,7 +70,7 @@ fn green() -> Forged {
             settled: at(7500),
             flows: true,
             reconnects: 1,
-            evidence: vec!["take the power from a: all 17 processes are dead".to_owned()],
+            deeds: vec![deed("take the power from a", "all 17 processes are dead")],
         },
         watched: (0..7500).step_by(50).map(watched).collect(),
         history: History { writes, answers },
@@ -157,7 +162,7 @@ fn what_the_system_should_have_done_and_did_not_is_red() {
 
 #[test]
 fn a_fault_that_did_not_happen_is_red() {
-    red("there is no evidence", |forged| forged.course.evidence = vec!["take the power from a: ".to_owned()]);
+    red("there is no evidence", |forged| forged.course.deeds = vec![deed("take the power from a", "")]);
     red("a answered 3 times while it should have been silent", |forged| {
         forged.history.answers.extend(answers("a", [3000, 3050, 3100].into_iter()));
     });
@@ -225,10 +230,10 @@ fn waiting() -> Forged {
     let mut forged = green();
     forged.drill = Drill::BothStandbysKill;
     forged.course.first = Some("b".into());
-    forged.course.evidence.push(
-        "ask for the status: writes to orders wait: no standby confirms them: b and c are silent; start node b or c"
-            .to_owned(),
-    );
+    forged.course.deeds.push(deed(
+        "ask for the status",
+        "writes to orders wait: no standby confirms them: b and c are silent; start node b or c",
+    ));
     let before = (0..200).map(|n| acknowledged(n, n * 10, 1, 1));
     let after = (600..800).map(|n| acknowledged(n, n * 10, 1, 1));
     forged.history.writes = before.chain(after).collect();
@@ -279,7 +284,7 @@ fn writes_that_do_not_wait_or_wait_too_long_are_red() {
 #[test]
 fn a_status_that_does_not_say_what_would_help_is_red() {
     red_waiting("the status does not say \"start node\"", |forged| {
-        forged.course.evidence[1] = "ask for the status: no standby confirms them".to_owned();
+        forged.course.deeds[1] = deed("ask for the status", "no standby confirms them");
     });
 }
 
