@@ -68,11 +68,10 @@ pub fn check(history: &[Operation<Action>]) -> Findings {
     }
     for read in &seen {
         for (&value, &times) in &read.times {
-            if times > 1 {
-                findings.doubled.insert(value);
-            }
             if adds.get(&value).is_none_or(|invoked| *invoked > read.ended) {
                 findings.foreign.insert(value);
+            } else if times > 1 {
+                findings.doubled.insert(value);
             }
         }
     }

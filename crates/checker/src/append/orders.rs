@@ -15,6 +15,8 @@ pub(super) type Txn = usize;
 pub(super) struct Orders<'a> {
     /// The longest list that was read of each key.
     pub(super) longest: BTreeMap<&'a Key, &'a [u64]>,
+    /// Where a value stands in the longest list.
+    places: HashMap<(&'a Key, u64), usize>,
     /// Who appended a value.
     pub(super) writers: HashMap<(&'a Key, u64), Txn>,
     /// Transactions that were acknowledged or whose effects somebody else saw.
@@ -53,6 +55,7 @@ impl<'a> Orders<'a> {
                 *longest = view.found;
             }
         }
+        orders.places = places(&orders.longest);
         orders.compare_orders(history, &views);
         if claim.level >= Level::RepeatableRead {
             orders.judge_snapshots(history);
@@ -69,10 +72,10 @@ impl<'a> Orders<'a> {
     }
 
     fn collect_unseen(&mut self, history: &'a [Operation<Action>]) {
-        let seen: HashSet<(&Key, u64)> =
-            self.longest.iter().flat_map(|(key, list)| list.iter().map(|value| (*key, *value))).collect();
         for &txn in &self.committed {
-            for (key, value) in appends(&history[txn].action).filter(|append| !seen.contains(append)) {
+            for (key, value) in
+                appends(&history[txn].action).filter(|append| !self.places.contains_key(append))
+            {
                 self.unseen.entry(key).or_default().push(value);
             }
         }
@@ -185,15 +188,10 @@ impl<'a> Orders<'a> {
 
     /// Of one transaction's appends to one list, none is missing before another that is there.
     fn judge_pieces(&mut self, history: &'a [Operation<Action>]) {
-        let places: HashMap<(&Key, u64), usize> = self
-            .longest
-            .iter()
-            .flat_map(|(key, list)| list.iter().enumerate().map(|(place, value)| ((*key, *value), place)))
-            .collect();
         for operation in history {
             let mut missing: BTreeMap<&Key, u64> = BTreeMap::new();
             for (key, value) in appends(&operation.action) {
-                if !places.contains_key(&(key, value)) {
+                if !self.places.contains_key(&(key, value)) {
                     missing.insert(key, value);
                 } else if let Some(lost) = missing.get(key) {
                     let evidence =
@@ -211,8 +209,7 @@ impl<'a> Orders<'a> {
         for operation in history {
             let Some(acknowledged) = operation.acknowledged() else { continue };
             for (key, value) in appends(&operation.action) {
-                let place =
-                    self.longest.get(key).and_then(|list| list.iter().position(|there| *there == value));
+                let place = self.places.get(&(key, value)).copied();
                 let Some(view) = shortest.after(key, acknowledged).filter(|_| claim.real_time) else {
                     unread += usize::from(place.is_none());
                     continue;
@@ -239,6 +236,12 @@ impl<'a> Orders<'a> {
     fn report(&mut self, anomaly: Anomaly, evidence: String) {
         self.violations.push(Violation::new(anomaly, evidence));
     }
+}
+
+fn places<'a>(longest: &BTreeMap<&'a Key, &'a [u64]>) -> HashMap<(&'a Key, u64), usize> {
+    let each =
+        longest.iter().flat_map(|(key, list)| list.iter().zip(0..).map(|(value, at)| ((*key, *value), at)));
+    each.collect()
 }
 
 /// For each list: which read that began after a moment found the shortest list.
