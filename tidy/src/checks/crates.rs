@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("coordination", &["model", "checker"]),
     ("effects", &["model"]),
     ("proxy", &["model"]),
-    ("lab", &["model", "effects"]),
+    ("lab", &["model", "checker", "effects"]),
     ("mainstay", &["model", "decide", "transport", "coordination", "effects", "proxy", "lab"]),
     ("simulation", &["model", "decide", "proxy"]),
     ("shop", &[]),

@@ -35,9 +35,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use self::checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use act::act;
 pub use catalogue::{Drill, UnknownDrill};
-pub use checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use client::{Client, Ids, Target, WRITE_EVERY};
 pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, WriteId, Writer};
 pub use plan::{Cast, Change, Expectation, Manner, Plan, Writes};
