@@ -9,14 +9,15 @@ use crate::ratchet::{self, Ratchet};
 use crate::tree::{SourceFile, Tree};
 
 /// Which crates of the workspace each of them may use. ARCHITECTURE.md draws the same picture.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("decide", &["model"]),
+    ("checker", &["model"]),
     ("transport", &["model"]),
-    ("coordination", &["model"]),
+    ("coordination", &["model", "checker"]),
     ("effects", &["model"]),
     ("proxy", &["model"]),
-    ("lab", &["model", "effects"]),
+    ("lab", &["model", "checker", "effects"]),
     ("mainstay", &["model", "decide", "transport", "coordination", "effects", "proxy", "lab"]),
     ("simulation", &["model", "decide", "proxy"]),
     ("shop", &[]),
@@ -25,7 +26,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that must be able to run in virtual time.
-const PURE: [&str; 2] = ["model", "decide"];
+const PURE: [&str; 3] = ["model", "decide", "checker"];
 
 /// What a pure crate may not pull in, not even by way of another.
 const RUNTIMES: [&str; 4] = ["tokio", "async-std", "smol", "mio"];

@@ -9,5 +9,6 @@ mod etcd;
 mod failover;
 mod figures;
 mod group;
+mod linearizable;
 mod network;
 mod voters;

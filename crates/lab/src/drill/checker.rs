@@ -7,11 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use checker::{Operation, set};
 use model::NodeName;
 use model::postgres::Timeline;
 use model::time::Moment;
 
 use super::history::{Copy, History, Member, Outcome, Role, Write, WriteId, Writer};
+
+/// When the copies are read: later than anything that happened.
+const END: Moment = Moment::from_micros(u64::MAX);
 
 /// What the history proves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,18 +113,20 @@ impl Findings {
 /// Judges a history against the rows that each reader found. `lease` is how long a member may serve as primary without
 /// renewal.
 pub fn check(history: &History, copies: &[Copy], members: &[Member], lease: Duration) -> Findings {
-    let mut findings = Findings { late_reads: late_reads(history, members, lease), ..Findings::default() };
+    let adds = history.writes.iter().map(add);
+    let rows = set::check(&adds.chain(copies.iter().map(read)).collect::<Vec<_>>());
+    let mut findings = Findings {
+        lost: rows.lost,
+        doubled: rows.doubled,
+        risen: rows.revived,
+        foreign: rows.foreign,
+        overlaps: overlaps(history, members),
+        late_reads: late_reads(history, members, lease),
+        ..Findings::default()
+    };
     for write in &history.writes {
         count(&mut findings, write);
-        for copy in copies {
-            let rows = copy.rows.get(&write.id).copied().unwrap_or(0);
-            judge(&mut findings, write, rows);
-        }
     }
-    let sent: BTreeSet<WriteId> = history.writes.iter().map(|write| write.id).collect();
-    let present = copies.iter().flat_map(|copy| copy.rows.keys().copied());
-    findings.foreign = present.filter(|id| !sent.contains(id)).collect();
-    findings.overlaps = overlaps(history, members);
     findings
 }
 
@@ -134,15 +140,26 @@ fn count(findings: &mut Findings, write: &Write) {
     }
 }
 
-fn judge(findings: &mut Findings, write: &Write, rows: u64) {
-    if rows > 1 {
-        findings.doubled.insert(write.id);
-    }
-    match write.outcome {
-        Outcome::Acknowledged(_) if rows == 0 => findings.lost.insert(write.id),
-        Outcome::Failed(_) if rows > 0 => findings.risen.insert(write.id),
-        Outcome::Acknowledged(_) | Outcome::Failed(_) | Outcome::Unknown(_) => false,
+/// A write as the checker of sets sees it.
+fn add(write: &Write) -> Operation<set::Action> {
+    let client = match write.by {
+        Writer::Client => 0,
+        Writer::Prober => 1,
     };
+    let outcome = match &write.outcome {
+        Outcome::Acknowledged(_) => checker::Outcome::Ok(write.ended),
+        Outcome::Failed(_) => checker::Outcome::Failed,
+        Outcome::Unknown(_) => checker::Outcome::Unknown,
+    };
+    Operation { client, invoked: write.sent, outcome, action: set::Action::Add(write.id) }
+}
+
+/// A copy, read after everything.
+fn read(copy: &Copy) -> Operation<set::Action> {
+    let times = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX).min(2); // once, or more than once
+    let rows = copy.rows.iter().flat_map(|(id, rows)| std::iter::repeat_n(*id, times(*rows))).collect();
+    let (client, action) = (2, set::Action::Read(Some(rows)));
+    Operation { client, invoked: END, outcome: checker::Outcome::Ok(END), action }
 }
 
 /// The longest time without an acknowledgement to the client that touches the window; `None` when it has no end.

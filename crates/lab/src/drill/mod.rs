@@ -39,9 +39,9 @@ mod timeline;
 #[cfg(test)]
 mod tests;
 
+pub use self::checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use act::act;
 pub use catalogue::{Drill, UnknownDrill};
-pub use checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use client::{Client, Ids, Target, WRITE_EVERY};
 pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, WriteId, Writer};
 pub use page::markdown;
