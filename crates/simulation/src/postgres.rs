@@ -1,8 +1,12 @@
 //! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Flushing is instant; replication is not.
 
+use std::collections::BTreeSet;
+
 use model::leadership::{SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::{Server, StandbyFacts};
+
+use crate::random::mix;
 
 /// One entry of the write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,22 @@ pub(crate) struct Entry {
     pub(crate) write: Option<u64>,
     /// How many connections the primary that began here may have.
     pub(crate) connections: Option<u32>,
+    /// A digest of the log up to and with this entry: two logs that agree here agree before.
+    digest: u64,
+}
+
+impl Entry {
+    /// The entry `self`, written behind the log whose digest is `before`.
+    fn behind(self, before: u64) -> Self {
+        let parts = [
+            u64::from(self.timeline.0),
+            self.history,
+            self.write.map_or(0, |write| write + 1),
+            self.connections.map_or(0, |connections| u64::from(connections) + 1),
+        ];
+        let digest = parts.into_iter().fold(before, |digest, part| mix(digest ^ part));
+        Self { digest, ..self }
+    }
 }
 
 /// What the server process does.
@@ -91,11 +111,8 @@ impl Postgres {
 
     /// The first entry of a primary.
     pub(crate) fn announce(&mut self) {
-        self.append(None);
         self.floor = self.connections;
-        if let Some(entry) = self.log.last_mut() {
-            entry.connections = Some(self.connections);
-        }
+        self.push(None, Some(self.connections));
     }
 
     pub(crate) fn position(&self) -> WalPosition {
@@ -107,16 +124,25 @@ impl Postgres {
     }
 
     pub(crate) fn append(&mut self, write: Option<u64>) {
-        self.log.push(Entry { timeline: self.timeline, history: self.history, write, connections: None });
+        self.push(write, None);
+    }
+
+    fn push(&mut self, write: Option<u64>, connections: Option<u32>) {
+        let entry =
+            Entry { timeline: self.timeline, history: self.history, write, connections, digest: 0 };
+        let before = self.log.last().map_or(0, |last| last.digest);
+        self.log.push(entry.behind(before));
     }
 
     /// Whether this copy's log begins with all of `other`'s.
     pub(crate) fn extends(&self, other: &[Entry]) -> bool {
-        self.log.len() >= other.len() && self.log.iter().zip(other).all(|(a, b)| a == b)
+        let Some(last) = other.last() else { return true };
+        self.log.get(other.len() - 1).is_some_and(|entry| entry.digest == last.digest)
     }
 
-    pub(crate) fn holds(&self, write: u64) -> bool {
-        self.log.iter().any(|entry| entry.write == Some(write))
+    /// All writes in the log.
+    pub(crate) fn writes(&self) -> BTreeSet<u64> {
+        self.log.iter().filter_map(|entry| entry.write).collect()
     }
 
     /// As [`Postgres::holds`], for a write that is among the newest.

@@ -20,7 +20,8 @@ pub(crate) fn broken(world: &World) -> Option<String> {
 /// At the end the check is complete, whatever the roles are.
 pub(crate) fn at_the_end(world: &World) -> Option<String> {
     let primary = world.machines.iter().find(|machine| machine.postgres.process == Process::Primary)?;
-    let missing = world.client.acknowledged.iter().find(|ack| !primary.postgres.holds(ack.write))?;
+    let holds = primary.postgres.writes();
+    let missing = world.client.acknowledged.iter().find(|ack| !holds.contains(&ack.write))?;
     Some(format!(
         "write {} was acknowledged by n{} and is not on {}",
         missing.write, missing.node, primary.name
