@@ -1,6 +1,7 @@
 //! Clients that write through the routes, and what they were told.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::leadership::Term;
 use model::time::Moment;
@@ -12,6 +13,8 @@ pub(crate) struct Acknowledged {
     pub(crate) node: usize,
     pub(crate) term: Term,
     pub(crate) at: Moment,
+    /// How long the log of that member was with this write, and its digest: who holds that holds the write, and all before.
+    pub(crate) log: (usize, u64),
 }
 
 /// All clients together.
@@ -21,6 +24,8 @@ pub(crate) struct Client {
     pending: BTreeMap<u64, (usize, u64, usize)>,
     pub(crate) acknowledged: Vec<Acknowledged>,
     pub(crate) healed_at: Option<Moment>,
+    /// The longest time between two acknowledgements.
+    pub(crate) longest_gap: Duration,
 }
 
 impl Client {
@@ -40,9 +45,14 @@ impl Client {
         here.map(|(write, (_, _, length))| (*write, *length)).collect()
     }
 
-    pub(crate) fn acknowledge(&mut self, write: u64, node: usize, term: Term, at: Moment) {
-        self.pending.remove(&write);
-        self.acknowledged.push(Acknowledged { write, node, term, at });
+    pub(crate) fn acknowledge(&mut self, acknowledged: Acknowledged) {
+        self.pending.remove(&acknowledged.write);
+        self.longest_gap = self
+            .acknowledged
+            .last()
+            .map_or(Duration::ZERO, |last| acknowledged.at.since(last.at))
+            .max(self.longest_gap);
+        self.acknowledged.push(acknowledged);
     }
 
     /// A server's connections are gone: what waited there is unknown for ever.

@@ -1,4 +1,4 @@
-//! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Flushing is instant; replication is not.
+//! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Neither flushing nor replication is instant.
 
 use std::collections::BTreeSet;
 
@@ -60,6 +60,8 @@ pub(crate) enum Process {
 pub(crate) struct Postgres {
     pub(crate) process: Process,
     pub(crate) log: Vec<Entry>,
+    /// How many entries of the log a power loss leaves.
+    pub(crate) flushed: usize,
     pub(crate) timeline: Timeline,
     pub(crate) history: u64,
     pub(crate) identifier: Option<u64>,
@@ -82,6 +84,7 @@ impl Postgres {
         Self {
             process: Process::Empty,
             log: vec![],
+            flushed: 0,
             timeline: Timeline(0),
             history: 0,
             identifier: None,
@@ -113,6 +116,7 @@ impl Postgres {
     pub(crate) fn announce(&mut self) {
         self.floor = self.connections;
         self.push(None, Some(self.connections));
+        self.flush();
     }
 
     pub(crate) fn position(&self) -> WalPosition {
@@ -120,7 +124,27 @@ impl Postgres {
     }
 
     pub(crate) fn lsn(&self) -> Lsn {
-        Lsn(u64::try_from(self.log.len()).unwrap_or(u64::MAX))
+        Lsn(u64::try_from(self.flushed).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.flushed = self.log.len();
+    }
+
+    /// What a power loss does to the log.
+    pub(crate) fn lose_unflushed(&mut self) {
+        if self.flushed == self.log.len() {
+            return;
+        }
+        self.log.truncate(self.flushed);
+        if let Some(last) = self.log.last() {
+            (self.timeline, self.history) = (last.timeline, last.history);
+        }
+    }
+
+    /// The digest of the first `length` entries, if there are so many.
+    pub(crate) fn digest_at(&self, length: usize) -> Option<u64> {
+        self.log.get(length.checked_sub(1)?).map(|entry| entry.digest)
     }
 
     pub(crate) fn append(&mut self, write: Option<u64>) {
@@ -128,8 +152,7 @@ impl Postgres {
     }
 
     fn push(&mut self, write: Option<u64>, connections: Option<u32>) {
-        let entry =
-            Entry { timeline: self.timeline, history: self.history, write, connections, digest: 0 };
+        let entry = Entry { timeline: self.timeline, history: self.history, write, connections, digest: 0 };
         let before = self.log.last().map_or(0, |last| last.digest);
         self.log.push(entry.behind(before));
     }
@@ -143,11 +166,6 @@ impl Postgres {
     /// All writes in the log.
     pub(crate) fn writes(&self) -> BTreeSet<u64> {
         self.log.iter().filter_map(|entry| entry.write).collect()
-    }
-
-    /// As [`Postgres::holds`], for a write that is among the newest.
-    pub(crate) fn holds_recent(&self, write: u64) -> bool {
-        self.log.iter().rev().any(|entry| entry.write == Some(write))
     }
 
     /// As the agent on its node sees it, when it is not a primary.

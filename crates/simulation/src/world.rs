@@ -5,7 +5,7 @@ mod flow;
 mod lines;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use decide::member::Action;
 use model::NodeName;
 use model::leadership::Term;
 use model::routes::{DatabaseRouteState, RouteTarget};
-use model::status::{PrimaryFacts, Server, StandbyLink};
+use model::status::{PeerMessage, PrimaryFacts, Server, StandbyLink};
 use model::time::Moment;
 
 use crate::client::Client;
-use crate::clock::Agenda;
-use crate::faults::Fault;
-use crate::invariants;
+use crate::clock::{Agenda, Clock, MOST_DRIFT};
+use crate::invariants::{self, Broken};
 use crate::network::Network;
 use crate::postgres::{Postgres, Process};
-use crate::random::Random;
+use crate::random::{Random, mix};
+use crate::script::{Fault, SAFETY_PHASE, Script};
 use crate::store::{ELECTION, Store};
 use crate::system;
 
@@ -35,8 +35,8 @@ const TICK: Duration = Duration::from_millis(20);
 const STEP: Duration = Duration::from_millis(2);
 /// How often a client writes.
 const WRITE: Duration = Duration::from_millis(7);
-/// How long anything may fail.
-const SAFETY_PHASE: Duration = Duration::from_secs(40);
+/// A primary on a volume that hangs counts as sick after this long: its probe has missed the deadline.
+const PROBE_DEADLINE: Duration = Duration::from_millis(900);
 /// How long after healing writes must flow at the latest, and how long they are watched then.
 const LIVENESS: Duration = Duration::from_secs(30);
 
@@ -47,18 +47,62 @@ pub(crate) enum Event {
     Observe { node: usize, run: u64 },
     Deliver { to: usize, input: Box<Input>, run: Option<u64> },
     Commit { node: usize, run: u64, expected: u64, value: Box<Value> },
-    Read { node: usize, run: u64, as_of: Moment },
+    Read { node: usize, run: u64, asked: Moment },
     Midway { node: usize, run: u64 },
     Done { node: usize, run: u64 },
     Lines,
     Store,
     Step,
     Write,
-    Fault,
-    Undo(Fault),
-    Apply,
+    Fault(usize),
+    Undo { fault: Fault, node: usize },
     Heal,
     End,
+}
+
+impl Event {
+    /// A number of its own for each kind, for the digest of a run.
+    fn number(&self) -> u64 {
+        match self {
+            Self::Tick { .. } => 1,
+            Self::Observe { .. } => 2,
+            Self::Deliver { .. } => 3,
+            Self::Commit { .. } => 4,
+            Self::Read { .. } => 5,
+            Self::Midway { .. } => 6,
+            Self::Done { .. } => 7,
+            Self::Lines => 8,
+            Self::Store => 9,
+            Self::Step => 10,
+            Self::Write => 11,
+            Self::Fault(_) => 12,
+            Self::Undo { .. } => 13,
+            Self::Heal => 14,
+            Self::End => 15,
+        }
+    }
+
+    /// Whether a server, a record or an acknowledgement can be another after it. The steps in between, every 2 ms, also
+    /// see what the passing of time does.
+    fn changes_what_is_judged(&self) -> bool {
+        match self {
+            Self::Commit { .. }
+            | Self::Midway { .. }
+            | Self::Done { .. }
+            | Self::Step
+            | Self::Fault(_)
+            | Self::Undo { .. }
+            | Self::Heal
+            | Self::End => true,
+            Self::Tick { .. }
+            | Self::Observe { .. }
+            | Self::Deliver { .. }
+            | Self::Read { .. }
+            | Self::Lines
+            | Self::Store
+            | Self::Write => false,
+        }
+    }
 }
 
 /// One machine.
@@ -66,6 +110,10 @@ pub(crate) struct Machine {
     pub(crate) name: NodeName,
     pub(crate) up: bool,
     pub(crate) frozen: bool,
+    /// Whether only its agent stands still.
+    pub(crate) stalled: bool,
+    pub(crate) clock: Clock,
+    pub(crate) disk_hangs_since: Option<Moment>,
     pub(crate) agent: Option<Agent>,
     /// Counts the runs of the agent; whatever belongs to an earlier one is void.
     pub(crate) run: u64,
@@ -78,11 +126,43 @@ pub(crate) struct Machine {
     /// What the store told it last.
     pub(crate) seen_revision: u64,
     pub(crate) seen_placement: u64,
+    /// What the server's settings were when its agent asked last: server, part, value, wish, floor, run.
+    pub(crate) asked_settings: Option<(i64, bool, u32, u32, u32, u64)>,
+}
+
+impl Machine {
+    fn new(index: usize, random: &mut Random) -> Self {
+        let ahead = random.between(0, 1_000_000_000);
+        let drift = u32::try_from(random.below(usize::try_from(MOST_DRIFT).unwrap_or(0))).unwrap_or(0);
+        Self {
+            name: system::node_name(index),
+            up: false,
+            frozen: false,
+            stalled: false,
+            clock: Clock { ahead, drift },
+            disk_hangs_since: None,
+            agent: None,
+            run: 0,
+            durable: Durable::default(),
+            postgres: Postgres::empty(),
+            gate_until: None,
+            action: None,
+            backlog: vec![],
+            seen_revision: 0,
+            seen_placement: 0,
+            asked_settings: None,
+        }
+    }
+
+    /// Whether its agent stands still, alone or with the machine.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.frozen || self.stalled
+    }
 }
 
 /// One run of the simulation.
 pub struct World {
-    pub(crate) seed: u64,
+    pub(crate) script: Script,
     pub(crate) agenda: Agenda<Event>,
     pub(crate) random: Random,
     pub(crate) network: Network,
@@ -95,8 +175,12 @@ pub struct World {
     pub(crate) histories: u64,
     pub(crate) healed: bool,
     pub(crate) revoked_at: BTreeMap<Term, Moment>,
-    pub(crate) trace: Vec<String>,
-    pub(crate) faults: u64,
+    pub(crate) trace: VecDeque<String>,
+    /// Of every event and every note so far, with their moments.
+    digest: u64,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// How many acknowledgements the invariants have seen.
+    pub(crate) judged: usize,
     /// How many connections the system file wants.
     pub(crate) wanted: u32,
     /// How often a standby restarted for that, and a primary in place.
@@ -104,7 +188,7 @@ pub struct World {
 }
 
 /// What a run that kept all invariants did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Time simulated.
     pub simulated: Duration,
@@ -112,10 +196,14 @@ pub struct Report {
     pub acknowledged: u64,
     /// Terms begun.
     pub terms: u64,
-    /// Faults injected.
-    pub faults: u64,
+    /// Faults injected, by their kind.
+    pub faults: BTreeMap<&'static str, u64>,
     /// Standbys restarted, and primaries restarted in place.
     pub restarts: (u64, u64),
+    /// The longest time without an acknowledgement, where faults came one at a time.
+    pub outage: Option<Duration>,
+    /// Of everything that happened, with its moment: the same seed has the same.
+    pub digest: u64,
 }
 
 /// A broken invariant.
@@ -125,10 +213,14 @@ pub struct Violation {
     pub seed: u64,
     /// When, in virtual time since the start.
     pub at: Duration,
+    /// Which invariant.
+    pub invariant: &'static str,
     /// Which sentence is not true.
     pub what: String,
     /// What happened before.
     pub trace: Vec<String>,
+    /// Of everything that happened, with its moment.
+    pub digest: u64,
 }
 
 impl fmt::Display for Violation {
@@ -136,40 +228,37 @@ impl fmt::Display for Violation {
         for line in &self.trace {
             writeln!(f, "{line}")?;
         }
-        write!(f, "seed {} after {} ms: {}", self.seed, self.at.as_millis(), self.what)
+        f.write_str(&self.sentence())
     }
 }
 
-const START: Moment = Moment::from_millis(1_000_000);
+impl Violation {
+    /// The violation without what happened before it.
+    pub fn sentence(&self) -> String {
+        format!("seed {} after {} ms: {}: {}", self.seed, self.at.as_millis(), self.invariant, self.what)
+    }
+}
+
+/// So many notes a violation tells.
+const LAST_NOTES: usize = 120;
+/// How late a message may be while the network is slow, in microseconds.
+const MOST_LATE: u64 = 300_000;
+pub(crate) const START: Moment = Moment::from_millis(1_000_000);
 
 impl World {
-    /// The world of a seed: three or five nodes, a database of three members.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    /// The world of a script: three or five nodes, a database of three or five members.
+    pub fn new(script: &Script) -> Self {
+        let mut random = Random::new(script.seed);
         let count = if random.once_in(3) { 5 } else { 3 };
         let members = if count == 5 && random.once_in(2) { 5 } else { 3 };
         let k = if members == 5 && random.once_in(2) { 2 } else { 1 };
-        let machine = |index| Machine {
-            name: system::node_name(index),
-            up: false,
-            frozen: false,
-            agent: None,
-            run: 0,
-            durable: Durable::default(),
-            postgres: Postgres::empty(),
-            gate_until: None,
-            action: None,
-            backlog: vec![],
-            seen_revision: 0,
-            seen_placement: 0,
-        };
         Self {
-            seed,
+            script: script.clone(),
             agenda: Agenda::new(),
+            machines: (0..count).map(|index| Machine::new(index, &mut random)).collect(),
             random,
             network: Network::default(),
             store: Store::new(),
-            machines: (0..count).map(machine).collect(),
             members,
             k,
             linked: BTreeMap::new(),
@@ -177,11 +266,18 @@ impl World {
             histories: 0,
             healed: false,
             revoked_at: BTreeMap::new(),
-            trace: vec![],
-            faults: 0,
+            trace: VecDeque::new(),
+            digest: 0,
+            faults: BTreeMap::new(),
+            judged: 0,
             wanted: 100,
             restarts: (0, 0),
         }
+    }
+
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        self.machines.len()
     }
 
     /// Runs to the end, or to the first violation.
@@ -195,20 +291,24 @@ impl World {
         for (delay, event) in [(3, Event::Lines), (1, Event::Store), (2, Event::Step), (3000, Event::Write)] {
             self.agenda.after(Duration::from_millis(delay), event);
         }
-        self.agenda.after(Duration::from_secs(8), Event::Fault);
-        self.agenda.after(Duration::from_secs(6), Event::Apply);
+        for (number, step) in self.script.steps.iter().enumerate() {
+            self.agenda.after(step.at, Event::Fault(number));
+        }
         self.agenda.after(SAFETY_PHASE, Event::Heal);
         while let Some(event) = self.agenda.pop() {
             if matches!(event, Event::End) {
                 break;
             }
+            self.remember(event.number());
+            let is_judged = event.changes_what_is_judged();
             self.happen(event);
-            if let Some(what) = invariants::broken(&self) {
-                return Err(self.violation(what));
+            if is_judged && let Some(broken) = invariants::broken(&self) {
+                return Err(self.violation(broken));
             }
+            self.judged = self.client.acknowledged.len();
         }
         match invariants::not_alive(&self) {
-            Some(what) => Err(self.violation(what)),
+            Some(broken) => Err(self.violation(broken)),
             None => Ok(self.report()),
         }
     }
@@ -218,20 +318,37 @@ impl World {
             simulated: self.agenda.now().since(START),
             acknowledged: u64::try_from(self.client.acknowledged.len()).unwrap_or(u64::MAX),
             terms: self.store.leadership.as_ref().map_or(0, |stored| stored.value.term.0),
-            faults: self.faults,
+            faults: self.faults.clone(),
             restarts: self.restarts,
+            outage: self.script.single.then_some(self.client.longest_gap),
+            digest: self.digest,
         }
     }
 
-    fn violation(&self, what: String) -> Violation {
-        let skip = self.trace.len().saturating_sub(120);
-        let trace = self.trace.iter().skip(skip).cloned().collect();
-        Violation { seed: self.seed, at: self.agenda.now().since(START), what, trace }
+    fn violation(&self, broken: Broken) -> Violation {
+        Violation {
+            seed: self.script.seed,
+            at: self.agenda.now().since(START),
+            invariant: broken.invariant,
+            what: broken.what,
+            trace: self.trace.iter().cloned().collect(),
+            digest: self.digest,
+        }
     }
 
+    fn remember(&mut self, what: u64) {
+        self.digest = mix(self.digest ^ self.agenda.now().as_micros() ^ (what << 48));
+    }
+
+    /// Something that a person who looks for a fault wants to read.
     pub(crate) fn note(&mut self, text: String) {
         let at = self.agenda.now().since(START).as_micros();
-        self.trace.push(format!("{:>9}.{:03} {text}", at / 1000, at % 1000));
+        let of_text = text.bytes().fold(0, |digest: u64, byte| digest.rotate_left(9) ^ u64::from(byte));
+        self.digest = mix(self.digest ^ mix(of_text));
+        if self.trace.len() == LAST_NOTES {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9}.{:03} {text}", at / 1000, at % 1000));
     }
 
     fn happen(&mut self, event: Event) {
@@ -249,16 +366,15 @@ impl World {
                 }
             }
             Event::Commit { node, run, expected, value } => self.commit(node, run, expected, *value),
-            Event::Read { node, run, as_of } => self.read(node, run, as_of),
+            Event::Read { node, run, asked } => self.read(node, run, asked),
             Event::Midway { node, run } => self.midway(node, run),
             Event::Done { node, run } => self.done(node, run),
             Event::Lines => self.keep_lines(),
             Event::Store => self.keep_store(),
             Event::Step => self.step(),
             Event::Write => self.write(),
-            Event::Fault => self.next_fault(),
-            Event::Undo(fault) => self.undo(&fault),
-            Event::Apply => self.apply(),
+            Event::Fault(number) => self.next_fault(number),
+            Event::Undo { fault, node } => self.undo(fault, node),
             Event::Heal => self.heal(),
             Event::End => {}
         }
@@ -273,6 +389,7 @@ impl World {
         let description = system::system(self.machines.len(), self.members, self.k);
         let machine = &mut self.machines[node];
         machine.up = true;
+        machine.stalled = false;
         machine.run += 1;
         machine.action = None;
         machine.seen_revision = 0;
@@ -287,18 +404,18 @@ impl World {
             self.agenda.after(Duration::from_millis(5), Event::Observe { node, run });
         }
         self.agenda.after(Duration::from_millis(1), Event::Tick { node, run });
-        let as_of = self.agenda.now();
-        self.agenda.after(Duration::from_millis(40), Event::Read { node, run, as_of });
+        let asked = self.agenda.now();
+        self.agenda.after(Duration::from_millis(40), Event::Read { node, run, asked });
     }
 
     /// Lets a machine's mind take something in, and carries out what it commands.
     pub(crate) fn feed(&mut self, node: usize, input: Input) {
-        let now = self.agenda.now();
+        let now = self.shown(node, self.agenda.now());
         let machine = &mut self.machines[node];
         if !machine.up {
             return;
         }
-        if machine.frozen {
+        if machine.is_deaf() {
             if !matches!(input, Input::Tick) {
                 machine.backlog.push(input);
             }
@@ -317,9 +434,7 @@ impl World {
                 let Some(to) = self.machines.iter().position(|machine| machine.name == to) else { return };
                 let from = self.machines[node].name.clone();
                 if self.is_linked(node, to) && self.network.carries(node, to) {
-                    let delay = self.random.between(200, 2500);
-                    let input = Box::new(Input::Message { from, message });
-                    self.agenda.after(delay, Event::Deliver { to, input, run: Some(self.machines[to].run) });
+                    self.send(from, to, message);
                 }
             }
             Command::Commit { expected, value } => {
@@ -340,6 +455,24 @@ impl World {
         }
     }
 
+    fn send(&mut self, from: NodeName, to: usize, message: PeerMessage) {
+        let run = Some(self.machines[to].run);
+        let is_slow = self.network.is_slow();
+        if is_slow && self.random.once_in(4) {
+            let delay = self.random.between(200, MOST_LATE);
+            let input = Box::new(Input::Message { from: from.clone(), message: message.clone() });
+            self.agenda.after(delay, Event::Deliver { to, input, run });
+        }
+        let delay = self.random.between(200, if is_slow { MOST_LATE } else { 2500 });
+        self.agenda
+            .after(delay, Event::Deliver { to, input: Box::new(Input::Message { from, message }), run });
+    }
+
+    /// What a node's own clock shows.
+    pub(crate) fn shown(&self, node: usize, at: Moment) -> Moment {
+        self.machines[node].clock.shows(START, at)
+    }
+
     fn observe(&mut self, node: usize, run: u64) {
         if !self.is_current(node, run) {
             return;
@@ -349,12 +482,12 @@ impl World {
         let system_identifier = self.machines[node].postgres.identifier;
         let input = Input::Observed {
             database: system::database(),
-            asked: self.agenda.now(),
+            asked: self.shown(node, self.agenda.now()),
             server,
             system_identifier,
             trouble: None,
         };
-        if !self.machines[node].frozen {
+        if !self.machines[node].is_deaf() {
             self.feed(node, input);
             self.ask_for_settings(node);
         }
@@ -364,9 +497,17 @@ impl World {
     pub(crate) fn server(&self, node: usize) -> Server {
         let machine = &self.machines[node];
         machine.postgres.as_server().unwrap_or_else(|| {
+            let now = self.agenda.now();
+            if machine.disk_hangs_since.is_some_and(|since| now.since(since) >= PROBE_DEADLINE) {
+                let because = "a write was not flushed in time".to_owned();
+                return Server::Sick { primary: true, because };
+            }
             let link = |other: usize| {
                 let flushed = self.machines[other].postgres.lsn();
-                let stalled_ms = 0;
+                let lacks = flushed < machine.postgres.lsn();
+                let hangs = self.machines[other].disk_hangs_since.filter(|_| lacks);
+                let stalled = hangs.map_or(Duration::ZERO, |since| now.since(since));
+                let stalled_ms = u32::try_from(stalled.as_millis()).unwrap_or(u32::MAX);
                 (self.machines[other].name.clone(), StandbyLink { streaming: true, flushed, stalled_ms })
             };
             Server::Primary(PrimaryFacts {
@@ -395,12 +536,14 @@ impl World {
     }
 
     pub(crate) fn gate_is_open(&self, node: usize) -> bool {
-        self.machines[node].gate_until.is_some_and(|until| until > self.agenda.now())
+        let now = self.shown(node, self.agenda.now());
+        self.machines[node].gate_until.is_some_and(|until| until > now)
     }
 
     fn reaches_quorum(&self, node: usize) -> bool {
         let healthy = |other: &usize| {
-            self.machines[*other].up && !self.machines[*other].frozen && self.machines[*other].agent.is_some()
+            let machine = &self.machines[*other];
+            machine.up && !machine.is_deaf() && machine.agent.is_some()
         };
         let reached =
             (0..self.machines.len()).filter(healthy).filter(|other| self.network.connects(node, *other));
@@ -422,7 +565,7 @@ impl World {
             self.store.unled_since = None;
         } else {
             let since = *self.store.unled_since.get_or_insert(now);
-            if now.since(since) >= ELECTION {
+            if now.since(since) >= ELECTION && !self.store.cannot_elect {
                 let able: Vec<usize> =
                     (0..self.machines.len()).filter(|node| self.reaches_quorum(*node)).collect();
                 self.store.leader = (!able.is_empty()).then(|| able[self.random.below(able.len())]);
@@ -439,7 +582,7 @@ impl World {
 
     /// The watch: whatever a node that can reach the store has not yet seen.
     fn tell_store(&mut self, node: usize) {
-        if !self.machines[node].up || self.machines[node].frozen {
+        if !self.machines[node].up || self.machines[node].is_deaf() {
             return;
         }
         let hint = self
@@ -468,7 +611,7 @@ impl World {
     }
 
     fn commit(&mut self, node: usize, run: u64, expected: u64, value: Value) {
-        if !self.is_current(node, run) || self.machines[node].frozen {
+        if !self.is_current(node, run) || self.machines[node].is_deaf() {
             return;
         }
         let place = value.store();
@@ -491,19 +634,19 @@ impl World {
         self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
     }
 
-    fn read(&mut self, node: usize, run: u64, as_of: Moment) {
+    fn read(&mut self, node: usize, run: u64, asked: Moment) {
         if !self.is_current(node, run) {
             return;
         }
         if self.reaches_store(node)
-            && !self.machines[node].frozen
+            && !self.machines[node].is_deaf()
             && let Some(stored) = &self.store.leadership
         {
-            let input = Input::Read { database: system::database(), term: stored.value.term, as_of };
-            self.feed(node, input);
+            let (term, as_of) = (stored.value.term, self.shown(node, asked));
+            self.feed(node, Input::Read { database: system::database(), term, as_of });
         }
-        let as_of = self.agenda.now() + Duration::from_millis(250);
-        self.agenda.after(Duration::from_millis(252), Event::Read { node, run, as_of });
+        let asked = self.agenda.now() + Duration::from_millis(250);
+        self.agenda.after(Duration::from_millis(252), Event::Read { node, run, asked });
     }
 
     fn write(&mut self) {
@@ -541,8 +684,11 @@ impl World {
         self.note("everything is healed".to_owned());
         self.healed = true;
         self.network.heal();
+        self.store.cannot_elect = false;
         for node in 0..self.machines.len() {
             self.machines[node].frozen = false;
+            self.machines[node].stalled = false;
+            self.machines[node].disk_hangs_since = None;
             let backlog = std::mem::take(&mut self.machines[node].backlog);
             if self.machines[node].up && self.machines[node].agent.is_some() {
                 for input in backlog {
