@@ -1,6 +1,5 @@
 //! Clients that write through the routes, and what they were told.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::leadership::Term;
@@ -17,11 +16,20 @@ pub(crate) struct Acknowledged {
     pub(crate) log: (usize, u64),
 }
 
+/// A write that waits for confirmation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    pub(crate) write: u64,
+    node: usize,
+    history: u64,
+    pub(crate) length: usize,
+}
+
 /// All clients together.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     writes: u64,
-    pending: BTreeMap<u64, (usize, u64, usize)>,
+    pending: Vec<Pending>,
     pub(crate) acknowledged: Vec<Acknowledged>,
     pub(crate) healed_at: Option<Moment>,
     /// The longest time between two acknowledgements.
@@ -36,17 +44,16 @@ impl Client {
 
     /// A write waits at `node`, on its log's history, for `length` entries to be confirmed.
     pub(crate) fn pending(&mut self, write: u64, node: usize, history: u64, length: usize) {
-        self.pending.insert(write, (node, history, length));
+        self.pending.push(Pending { write, node, history, length });
     }
 
-    /// Writes that wait at `node` on this history.
-    pub(crate) fn pending_at(&self, node: usize, history: u64) -> Vec<(u64, usize)> {
-        let here = self.pending.iter().filter(|(_, (at, of, _))| *at == node && *of == history);
-        here.map(|(write, (_, _, length))| (*write, *length)).collect()
+    /// Writes that wait at `node` on this history, the oldest first.
+    pub(crate) fn pending_at(&self, node: usize, history: u64) -> impl Iterator<Item = &Pending> {
+        self.pending.iter().filter(move |pending| pending.node == node && pending.history == history)
     }
 
     pub(crate) fn acknowledge(&mut self, acknowledged: Acknowledged) {
-        self.pending.remove(&acknowledged.write);
+        self.pending.retain(|pending| pending.write != acknowledged.write);
         self.longest_gap = self
             .acknowledged
             .last()
@@ -57,6 +64,6 @@ impl Client {
 
     /// A server's connections are gone: what waited there is unknown for ever.
     pub(crate) fn lose(&mut self, node: usize) {
-        self.pending.retain(|_, (at, _, _)| *at != node);
+        self.pending.retain(|pending| pending.node != node);
     }
 }

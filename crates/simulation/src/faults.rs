@@ -65,6 +65,7 @@ impl World {
                 {
                     self.machines[node].postgres.kill();
                     self.client.lose(node);
+                    self.look(node);
                 }
             }
             Fault::Disk(_) => _ = self.machines[node].disk_hangs_since.get_or_insert(now),

@@ -27,8 +27,8 @@ use crate::script::{Fault, SAFETY_PHASE, Script};
 use crate::store::{ELECTION, Store};
 use crate::system;
 
-/// How often an agent looks at its member.
-const OBSERVE: Duration = Duration::from_millis(50);
+/// How often an agent looks at its member; an end of the server's process is seen at once.
+const OBSERVE: Duration = Duration::from_millis(100);
 /// How often the agent's time passes.
 const TICK: Duration = Duration::from_millis(20);
 /// How often log is sent.
@@ -478,6 +478,11 @@ impl World {
             return;
         }
         self.agenda.after(OBSERVE, Event::Observe { node, run });
+        self.look(node);
+    }
+
+    /// The agent is told what its member's server does.
+    pub(crate) fn look(&mut self, node: usize) {
         let server = self.server(node);
         let system_identifier = self.machines[node].postgres.identifier;
         let input = Input::Observed {

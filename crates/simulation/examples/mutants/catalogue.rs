@@ -82,12 +82,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "*position == best && is_fit(question, node)",
         "is_fit(question, node)",
     ),
-    bug(
-        "a former primary of any term holds everything",
-        ELECT,
-        "Some(Holdings::Everything { led, .. }) => ⟦led.next() == record.term⟧",
-        "led.next() <= record.term.next()",
-    ),
     bug("the term is not counted up", LEADERSHIP, "term: ⟦record.term.next()⟧", "record.term"),
     bug(
         "the sets before are forgotten at an election",
@@ -110,12 +104,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     bug("the set before is not kept", SYNC_SET, "!previous_sync.contains(&record.sync)", "false"),
     bug("one confirmation too few", VIEW, "k: ⟦self.k⟧,", "self.k.saturating_sub(1)"),
-    bug(
-        "the primary is in its own set",
-        LEADERSHIP,
-        "filter(|node| ⟦node != primary⟧)",
-        "node == primary || node != primary",
-    ),
     bug(
         "a set that is not proved counts",
         AGENT_MEMBER,
@@ -158,18 +146,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "primary == question.me && own.led == Some(record.term)",
         "primary == question.me && own.led == Some(record.term.next())",
     ),
-    bug(
-        "a copy that was a primary's reports as a standby",
-        MEMBER,
-        "(Server::Stopped { .. }, None) if ⟦question.history.tainted_by.is_some()⟧",
-        "question.now < Moment::default()",
-    ),
     // Switchover.
     bug(
         "a successor need not hold the end of the log",
         HAND_OVER,
         "standby.position.timeline == end.timeline && standby.position.lsn > end.lsn",
-        "standby.position.timeline == end.timeline || end.lsn > standby.position.lsn",
+        "standby.position.timeline == end.timeline",
     ),
     // Leases.
     bug("a lease is too long", LEASE, "as_of + rules.lease", "as_of + rules.lease * 2"),
@@ -199,6 +181,24 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         SUSPECT,
         "gone_for >= AGENT_GRACE",
         "gone_for > AGENT_GRACE * 1000",
+    ),
+    bug(
+        "a server that has ended is waited for",
+        SUSPECT,
+        "tenured || view.status.led == Some(record.term) || late",
+        "late && tenured && !late",
+    ),
+    bug(
+        "a disk that hangs is waited for",
+        SUSPECT,
+        "failure(format!(\"PostgreSQL on {primary} does not work: {because}\"), false)",
+        "None.filter(|_: &Failure| because.is_empty())",
+    ),
+    bug(
+        "an empty member is not copied",
+        MEMBER,
+        "Decision::act(action, format!(\"no data yet: copying {primary}\"))",
+        "Decision::wait(format!(\"{action:?}\"))",
     ),
     bug("silence is never agreed on", PEERS, "agree * 2 > asked", "agree > asked"),
     bug(

@@ -82,7 +82,7 @@ fn killed(sweep: &Path, name: &str, seeds: u32) -> io::Result<Option<Death>> {
         return Ok(None);
     }
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = told.lines().last().unwrap_or_default();
+    let line = told.lines().find(|line| line.starts_with("seed ")).unwrap_or_default();
     // "seed 7 after 12 ms: invariant: what was found"
     let seed = line.strip_prefix("seed ").and_then(|rest| rest.split(' ').next()).unwrap_or("?");
     let by = line.split(": ").nth(1).unwrap_or("a panic");

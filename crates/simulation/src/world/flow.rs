@@ -1,5 +1,7 @@
 //! Log flows from primaries to standbys, and commits are acknowledged.
 
+use model::leadership::SyncSet;
+
 use super::{Event, STEP, World};
 use crate::client::Acknowledged;
 use crate::postgres::Process;
@@ -54,7 +56,7 @@ impl World {
     }
 
     /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.
-    pub(crate) fn flushed(&self, primary: usize, set: &model::leadership::SyncSet, length: usize) -> usize {
+    pub(crate) fn flushed(&self, primary: usize, set: &SyncSet, length: usize) -> usize {
         let is_in = |other: &usize| set.members.contains(&self.machines[*other].name);
         (0..self.members)
             .filter(is_in)
@@ -72,23 +74,29 @@ impl World {
             {
                 continue;
             }
-            let run = machine.postgres.history;
-            let pending = self.client.pending_at(node, run);
-            for (write, length) in pending {
-                if self.machines[node].postgres.flushed < length {
-                    continue;
-                }
-                let enough = |set: &model::leadership::SyncSet| {
-                    set.k == 0
-                        || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
-                };
-                if self.machines[node].postgres.in_force.iter().any(enough) {
-                    let term = self.machines[node].durable.led.unwrap_or_default();
-                    let digest = self.machines[node].postgres.digest_at(length).unwrap_or_default();
-                    let (at, log) = (self.agenda.now(), (length, digest));
-                    self.client.acknowledge(Acknowledged { write, node, term, at, log });
-                }
+            let (history, term) = (machine.postgres.history, machine.durable.led.unwrap_or_default());
+            let at = self.agenda.now();
+            let confirmed: Vec<Acknowledged> = self
+                .client
+                .pending_at(node, history)
+                .filter(|pending| self.is_confirmed(node, pending.length))
+                .map(|pending| {
+                    let digest = machine.postgres.digest_at(pending.length).unwrap_or_default();
+                    Acknowledged { write: pending.write, node, term, at, log: (pending.length, digest) }
+                })
+                .collect();
+            for acknowledged in confirmed {
+                self.client.acknowledge(acknowledged);
             }
         }
+    }
+
+    /// Whether the primary and enough members of a set that is in force have flushed so much of its log.
+    fn is_confirmed(&self, node: usize, length: usize) -> bool {
+        let postgres = &self.machines[node].postgres;
+        let enough = |set: &SyncSet| {
+            set.k == 0 || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
+        };
+        postgres.flushed >= length && postgres.in_force.iter().any(enough)
     }
 }

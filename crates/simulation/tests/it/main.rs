@@ -49,8 +49,7 @@ fn a_seed_replays_identically() {
     assert_eq!(distinct.len(), once.len(), "a digest that does not tell seeds apart proves nothing");
 }
 
-/// A script that cannot end well: nobody has power when everything should be healed, because a fault of the model's own
-/// making lasts beyond the end of the run.
+/// A script that cannot keep what is promised for one fault at a time: two of three nodes lose power for long.
 #[test]
 fn a_failing_script_replays_identically_and_shrinks_to_what_matters() {
     let hopeless = Script { single: true, ..all_lose_power() };
@@ -72,7 +71,7 @@ fn all_lose_power() -> Script {
         fault,
     };
     // A seed whose system has three nodes: two without power are one too many.
-    let seed = (0..).find(|seed| World::new(&Script::of(*seed)).nodes() == 3).unwrap();
+    let seed = (0..9).find(|seed| World::new(&Script::of(*seed)).nodes() == 3).unwrap_or_default();
     let steps = vec![
         step(9000, 1, Fault::Slow),
         step(9500, 1, Fault::Postmaster(Target::Node(2))),
