@@ -163,12 +163,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "self.sent_at.get(&sequence).map(|_| now)",
     ),
     bug(
-        "a lease without a look at the record",
-        LEASE,
-        "record.primary() != Some(me)",
-        "rules.members.is_empty()",
-    ),
-    bug(
         "the gate is not renewed",
         GATE,
         "until > current && now >= own.gate_set_at + RENEW_EVERY",
