@@ -1,16 +1,18 @@
 //! The simulated world: nodes with their minds and members, and everything that happens to them.
 
 mod acting;
+mod event;
 mod flow;
 mod lines;
+mod machine;
+mod report;
 mod settings;
+mod storing;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
-use decide::agent::{Agent, Command, Durable, Input, Value};
-use decide::member::Action;
+use decide::agent::{Agent, Command, Input};
 use model::NodeName;
 use model::leadership::Term;
 use model::routes::{DatabaseRouteState, RouteTarget};
@@ -18,14 +20,18 @@ use model::status::{PeerMessage, PrimaryFacts, Server, StandbyLink};
 use model::time::Moment;
 
 use crate::client::Client;
-use crate::clock::{Agenda, Clock, MOST_DRIFT};
+use crate::clock::Agenda;
 use crate::invariants::{self, Broken};
 use crate::network::Network;
-use crate::postgres::{Postgres, Process};
+use crate::postgres::Process;
 use crate::random::{Random, mix};
-use crate::script::{Fault, SAFETY_PHASE, Script};
-use crate::store::{ELECTION, Store};
+use crate::script::{SAFETY_PHASE, Script};
+use crate::store::Store;
 use crate::system;
+
+pub(crate) use event::Event;
+pub(crate) use machine::Machine;
+pub use report::{Report, Violation};
 
 /// How often an agent looks at its member; an end of the server's process is seen at once.
 const OBSERVE: Duration = Duration::from_millis(100);
@@ -39,126 +45,6 @@ const WRITE: Duration = Duration::from_millis(7);
 const PROBE_DEADLINE: Duration = Duration::from_millis(900);
 /// How long after healing writes must flow at the latest, and how long they are watched then.
 const LIVENESS: Duration = Duration::from_secs(30);
-
-/// What happens.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Tick { node: usize, run: u64 },
-    Observe { node: usize, run: u64 },
-    Deliver { to: usize, input: Box<Input>, run: Option<u64> },
-    Commit { node: usize, run: u64, expected: u64, value: Box<Value> },
-    Read { node: usize, run: u64, asked: Moment },
-    Midway { node: usize, run: u64 },
-    Done { node: usize, run: u64 },
-    Lines,
-    Store,
-    Step,
-    Write,
-    Fault(usize),
-    Undo { fault: Fault, node: usize },
-    Heal,
-    End,
-}
-
-impl Event {
-    /// A number of its own for each kind, for the digest of a run.
-    fn number(&self) -> u64 {
-        match self {
-            Self::Tick { .. } => 1,
-            Self::Observe { .. } => 2,
-            Self::Deliver { .. } => 3,
-            Self::Commit { .. } => 4,
-            Self::Read { .. } => 5,
-            Self::Midway { .. } => 6,
-            Self::Done { .. } => 7,
-            Self::Lines => 8,
-            Self::Store => 9,
-            Self::Step => 10,
-            Self::Write => 11,
-            Self::Fault(_) => 12,
-            Self::Undo { .. } => 13,
-            Self::Heal => 14,
-            Self::End => 15,
-        }
-    }
-
-    /// Whether a server, a record or an acknowledgement can be another after it. The steps in between, every 2 ms, also
-    /// see what the passing of time does.
-    fn changes_what_is_judged(&self) -> bool {
-        match self {
-            Self::Commit { .. }
-            | Self::Midway { .. }
-            | Self::Done { .. }
-            | Self::Step
-            | Self::Fault(_)
-            | Self::Undo { .. }
-            | Self::Heal
-            | Self::End => true,
-            Self::Tick { .. }
-            | Self::Observe { .. }
-            | Self::Deliver { .. }
-            | Self::Read { .. }
-            | Self::Lines
-            | Self::Store
-            | Self::Write => false,
-        }
-    }
-}
-
-/// One machine.
-pub(crate) struct Machine {
-    pub(crate) name: NodeName,
-    pub(crate) up: bool,
-    pub(crate) frozen: bool,
-    /// Whether only its agent stands still.
-    pub(crate) stalled: bool,
-    pub(crate) clock: Clock,
-    pub(crate) disk_hangs_since: Option<Moment>,
-    pub(crate) agent: Option<Agent>,
-    /// Counts the runs of the agent; whatever belongs to an earlier one is void.
-    pub(crate) run: u64,
-    pub(crate) durable: Durable,
-    pub(crate) postgres: Postgres,
-    pub(crate) gate_until: Option<Moment>,
-    pub(crate) action: Option<Action>,
-    /// What arrived while it was frozen.
-    pub(crate) backlog: Vec<Input>,
-    /// What the store told it last.
-    pub(crate) seen_revision: u64,
-    pub(crate) seen_placement: u64,
-    /// What the server's settings were when its agent asked last: server, part, value, wish, floor, run.
-    pub(crate) asked_settings: Option<(i64, bool, u32, u32, u32, u64)>,
-}
-
-impl Machine {
-    fn new(index: usize, random: &mut Random) -> Self {
-        let ahead = random.between(0, 1_000_000_000);
-        let drift = u32::try_from(random.below(usize::try_from(MOST_DRIFT).unwrap_or(0))).unwrap_or(0);
-        Self {
-            name: system::node_name(index),
-            up: false,
-            frozen: false,
-            stalled: false,
-            clock: Clock { ahead, drift },
-            disk_hangs_since: None,
-            agent: None,
-            run: 0,
-            durable: Durable::default(),
-            postgres: Postgres::empty(),
-            gate_until: None,
-            action: None,
-            backlog: vec![],
-            seen_revision: 0,
-            seen_placement: 0,
-            asked_settings: None,
-        }
-    }
-
-    /// Whether its agent stands still, alone or with the machine.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.frozen || self.stalled
-    }
-}
 
 /// One run of the simulation.
 pub struct World {
@@ -185,58 +71,6 @@ pub struct World {
     pub(crate) wanted: u32,
     /// How often a standby restarted for that, and a primary in place.
     pub(crate) restarts: (u64, u64),
-}
-
-/// What a run that kept all invariants did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Time simulated.
-    pub simulated: Duration,
-    /// Writes acknowledged.
-    pub acknowledged: u64,
-    /// Terms begun.
-    pub terms: u64,
-    /// Faults injected, by their kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// Standbys restarted, and primaries restarted in place.
-    pub restarts: (u64, u64),
-    /// The longest time without an acknowledgement, where faults came one at a time.
-    pub outage: Option<Duration>,
-    /// Of everything that happened, with its moment: the same seed has the same.
-    pub digest: u64,
-}
-
-/// A broken invariant.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// The seed that shows it again.
-    pub seed: u64,
-    /// When, in virtual time since the start.
-    pub at: Duration,
-    /// Which invariant.
-    pub invariant: &'static str,
-    /// Which sentence is not true.
-    pub what: String,
-    /// What happened before.
-    pub trace: Vec<String>,
-    /// Of everything that happened, with its moment.
-    pub digest: u64,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
-        }
-        f.write_str(&self.sentence())
-    }
-}
-
-impl Violation {
-    /// The violation without what happened before it.
-    pub fn sentence(&self) -> String {
-        format!("seed {} after {} ms: {}: {}", self.seed, self.at.as_millis(), self.invariant, self.what)
-    }
 }
 
 /// So many notes a violation tells.
@@ -543,115 +377,6 @@ impl World {
     pub(crate) fn gate_is_open(&self, node: usize) -> bool {
         let now = self.shown(node, self.agenda.now());
         self.machines[node].gate_until.is_some_and(|until| until > now)
-    }
-
-    fn reaches_quorum(&self, node: usize) -> bool {
-        let healthy = |other: &usize| {
-            let machine = &self.machines[*other];
-            machine.up && !machine.is_deaf() && machine.agent.is_some()
-        };
-        let reached =
-            (0..self.machines.len()).filter(healthy).filter(|other| self.network.connects(node, *other));
-        healthy(&node) && reached.count() * 2 > self.machines.len()
-    }
-
-    /// Whether `node` can use the store now.
-    pub(crate) fn reaches_store(&self, node: usize) -> bool {
-        self.store
-            .leader
-            .is_some_and(|leader| self.network.connects(node, leader) && self.reaches_quorum(leader))
-    }
-
-    fn keep_store(&mut self) {
-        self.agenda.after(Duration::from_millis(10), Event::Store);
-        let now = self.agenda.now();
-        let led = self.store.leader.is_some_and(|leader| self.reaches_quorum(leader));
-        if led {
-            self.store.unled_since = None;
-        } else {
-            let since = *self.store.unled_since.get_or_insert(now);
-            if now.since(since) >= ELECTION && !self.store.cannot_elect {
-                let able: Vec<usize> =
-                    (0..self.machines.len()).filter(|node| self.reaches_quorum(*node)).collect();
-                self.store.leader = (!able.is_empty()).then(|| able[self.random.below(able.len())]);
-                if let Some(leader) = self.store.leader {
-                    self.note(format!("n{leader} is elected leader"));
-                    self.store.unled_since = None;
-                }
-            }
-        }
-        for node in 0..self.machines.len() {
-            self.tell_store(node);
-        }
-    }
-
-    /// The watch: whatever a node that can reach the store has not yet seen.
-    fn tell_store(&mut self, node: usize) {
-        if !self.machines[node].up || self.machines[node].is_deaf() {
-            return;
-        }
-        let hint = self
-            .store
-            .leader
-            .filter(|_| self.reaches_store(node))
-            .map(|leader| self.machines[leader].name.clone());
-        if self.machines[node].agent.as_ref().is_some_and(|agent| agent.leader() != hint.as_ref()) {
-            self.feed(node, Input::Leader(hint));
-        }
-        if !self.reaches_store(node) {
-            return;
-        }
-        let revision = self.store.leadership.as_ref().map_or(0, |stored| stored.revision);
-        let is_first = self.machines[node].seen_placement == 0;
-        if revision > self.machines[node].seen_revision || is_first {
-            self.machines[node].seen_revision = revision;
-            self.machines[node].seen_placement = 1;
-            for input in self.store.inputs(&system::database()) {
-                self.feed(node, input);
-            }
-            if is_first {
-                self.feed(node, Input::StoreLoaded);
-            }
-        }
-    }
-
-    fn commit(&mut self, node: usize, run: u64, expected: u64, value: Value) {
-        if !self.is_current(node, run) || self.machines[node].is_deaf() {
-            return;
-        }
-        let place = value.store();
-        let done = if self.reaches_store(node) { self.store.commit(expected, &value) } else { None };
-        if let (Some(_), Value::Leadership(_, record)) = (done, &value) {
-            self.revoked_at.entry(record.term).or_insert(self.agenda.now());
-            self.note(format!(
-                "committed by n{node}: term {} {:?} sync {} before {:?}",
-                record.term,
-                record.phase,
-                record.sync,
-                record.previous_sync.iter().map(ToString::to_string).collect::<Vec<_>>()
-            ));
-        }
-        // Now and then the answer is lost although it was committed.
-        let known = done.filter(|_| !self.random.once_in(50));
-        let delay = self.random.between(200, 1500);
-        let input =
-            Box::new(Input::Committed { store: place, revision: known.map(|revision| (revision, value)) });
-        self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
-    }
-
-    fn read(&mut self, node: usize, run: u64, asked: Moment) {
-        if !self.is_current(node, run) {
-            return;
-        }
-        if self.reaches_store(node)
-            && !self.machines[node].is_deaf()
-            && let Some(stored) = &self.store.leadership
-        {
-            let (term, as_of) = (stored.value.term, self.shown(node, asked));
-            self.feed(node, Input::Read { database: system::database(), term, as_of });
-        }
-        let asked = self.agenda.now() + Duration::from_millis(250);
-        self.agenda.after(Duration::from_millis(252), Event::Read { node, run, asked });
     }
 
     fn write(&mut self) {

@@ -88,7 +88,7 @@ fn the_restart_of_a_lone_agent_changes_no_role() {
     for seed in 0..40 {
         let restart = |number: u64| Step {
             at: Duration::from_millis(8_000 + 4_000 * number + 37 * seed),
-            lasts: Duration::from_millis(100 + 30 * seed),
+            lasts: Duration::from_millis(100 + 20 * seed),
             fault: Fault::Agent(if number.is_multiple_of(2) { Target::Primary } else { Target::Node(1) }),
         };
         let script = Script { seed, single: true, steps: (0..7).map(restart).collect() };
