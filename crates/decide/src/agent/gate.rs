@@ -77,8 +77,9 @@ impl Agent {
 
     /// Whether a primary of this node is closed until something confirms that it leads.
     pub(super) fn lacks_lease(&self) -> bool {
-        let leads =
-            |own: &Own| own.durable.tenure.is_some() && matches!(own.visible_server().as_ref(), Server::Primary(_));
+        let leads = |own: &Own| {
+            own.durable.tenure.is_some() && matches!(own.visible_server().as_ref(), Server::Primary(_))
+        };
         self.own.iter().any(|(database, own)| leads(own) && !self.holds_lease(database))
     }
 }
