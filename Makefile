@@ -1,8 +1,10 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: setup build demo test bench bench-drills bench-majors fmt lint tidy clean-lab help
+.PHONY: setup build demo test simulate mutants bench bench-drills bench-majors fmt lint tidy clean-lab help
 
 DRILL_RUNS ?= 10
+FIRST ?= 0
+COUNT ?= 100000
 
 setup: ## install what this machine lacks (Debian; needs root only when something is missing)
 	@scripts/setup.sh --for-tests
@@ -20,6 +22,12 @@ test: setup ## formatting, lints, house rules and every test
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run -q -p tidy
 	@scripts/test.sh
+
+simulate: ## run the simulator's seeds FIRST to FIRST + COUNT - 1 (100,000 from 0)
+	cargo run -q --release -p simulation --example sweep -- $(FIRST) $(COUNT)
+
+mutants: ## seed bugs into a copy of the decisions; the simulator must find every one
+	cargo run -q --release -p simulation --example mutants
 
 bench: bench-drills ## measure everything that the documents quote
 

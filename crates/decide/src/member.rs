@@ -116,7 +116,7 @@ pub struct Question<'a> {
     /// This member.
     pub own: &'a MemberStatus,
     /// What the other members' agents said last.
-    pub others: &'a BTreeMap<NodeName, MemberStatus>,
+    pub others: &'a BTreeMap<&'a NodeName, &'a MemberStatus>,
     /// What this node remembers of its copy.
     pub history: History,
     /// Since when this standby has had no stream, if it has none.
@@ -333,7 +333,7 @@ fn hand_over(question: &Question<'_>, record: &Leadership) -> Decision<Action> {
 
 /// This standby is to take over: once the primary has shut down, its log is read to the end.
 fn take_over(question: &Question<'_>, record: &Leadership, from: &NodeName) -> Decision<Action> {
-    let report = question.others.get(from).and_then(|status| status.report.as_ref());
+    let report = question.others.get(&from).and_then(|status| status.report.as_ref());
     let ended = report.is_some_and(|report| {
         report.term == record.term.next()
             && matches!(report.holds, Holdings::Everything { led, clean_end: Some(_) } if led == record.term)
@@ -363,7 +363,7 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
     if let Some(restart) = own_turn(question, record, primary) {
         return restart;
     }
-    let theirs = question.others.get(primary);
+    let theirs = question.others.get(&primary);
     let tenure = theirs.and_then(|status| status.tenure.as_ref()).filter(|tenure| tenure.term == record.term);
     if let (Server::Standby(facts), None) = (&own.server, tenure)
         && facts.streaming
@@ -406,7 +406,7 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
 /// any standby: the stream goes over to the new timeline by itself, and the first commit need not wait for a connection.
 fn follow_ahead(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> Decision<Action> {
     let wait = Decision::wait(format!("waiting for {primary} to be promoted"));
-    let Some(Server::Standby(theirs)) = question.others.get(primary).map(|status| &status.server) else {
+    let Some(Server::Standby(theirs)) = question.others.get(&primary).map(|status| &status.server) else {
         return wait;
     };
     let Server::Standby(ours) = &question.own.server else { return wait };

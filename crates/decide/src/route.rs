@@ -20,12 +20,12 @@ pub struct Question<'a> {
     /// The leadership record as last seen.
     pub record: Option<&'a Leadership>,
     /// What every member's agent said last; members whose node is silent are left out.
-    pub members: &'a BTreeMap<NodeName, MemberStatus>,
+    pub members: &'a BTreeMap<&'a NodeName, &'a MemberStatus>,
     /// Whether this route led to the record's primary in its term before. What a primary has proved in a term holds for
     /// the term: that its agent has been restarted and knows less now closes no connection.
     pub proved: bool,
     /// Where each member's PostgreSQL listens.
-    pub addresses: &'a BTreeMap<NodeName, SocketAddr>,
+    pub addresses: &'a dyn Fn(&NodeName) -> Option<SocketAddr>,
 }
 
 /// What the proxy shall do with connections of this route.
@@ -55,7 +55,7 @@ fn open_or_park(members: Vec<DatabaseEndpoint>, because: &str) -> DatabaseRouteS
 }
 
 fn endpoint(question: &Question<'_>, record: &Leadership, node: &NodeName) -> Option<DatabaseEndpoint> {
-    let address = *question.addresses.get(node)?;
+    let address = (question.addresses)(node)?;
     Some(DatabaseEndpoint { node: node.clone(), address, term: record.term })
 }
 
@@ -84,7 +84,7 @@ fn is_settled(question: &Question<'_>, record: &Leadership, primary: &NodeName) 
     if question.proved {
         return true;
     }
-    let tenure = question.members.get(primary).and_then(|status| status.tenure.as_ref());
+    let tenure = question.members.get(&primary).and_then(|status| status.tenure.as_ref());
     let unsatisfiable = record.sync.members.len() < usize::try_from(record.sync.k).unwrap_or(usize::MAX);
     tenure
         .is_some_and(|tenure| tenure.term == record.term && (tenure.sync_applied.is_some() || unsatisfiable))
@@ -95,7 +95,7 @@ fn standbys(question: &Question<'_>, record: &Leadership) -> Vec<DatabaseEndpoin
     let mut members: Vec<_> = question
         .members
         .iter()
-        .filter(|(node, status)| record.primary() != Some(*node) && follows(status))
+        .filter(|(node, status)| record.primary() != Some(**node) && follows(status))
         .filter_map(|(node, _)| endpoint(question, record, node))
         .collect();
     // A standby's connections survive a change of the primary's term: its readers lose nothing.

@@ -1,6 +1,7 @@
 //! Names of things in the system file: one type for each kind, so that a node is never passed where a site is meant.
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,12 +11,12 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(#[serde(with = "shared")] #[schemars(with = "String")] Arc<str>);
 
         impl $name {
             /// Wraps a text that the system file's validation has accepted (see [`is_valid`]).
             pub fn new(text: impl Into<String>) -> Self {
-                Self(text.into())
+                Self(Arc::from(text.into()))
             }
 
             /// The name as it stands in the system file.
@@ -26,7 +27,7 @@ macro_rules! names {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self::new(text)
+                Self(Arc::from(text))
             }
         }
 
@@ -49,6 +50,21 @@ macro_rules! names {
             }
         }
     )*};
+}
+
+/// A name is copied often (into every status, every command) and never changed: copies share one text.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
 }
 
 names! {

@@ -1,33 +1,87 @@
 //! Runs seeds: `cargo run --release -p simulation --example sweep -- FIRST COUNT`.
+//!
+//! The first violation ends it: the seed, the commit, the broken sentence, what happened before it, and the shortest list
+//! of faults that still breaks one (`--brief`: only the sentence). Exit code 1 then.
 
-use std::process::ExitCode;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use simulation::{Script, Total, Violation};
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>().expect("a number"));
-    let (first, count) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(1000));
-    let (begun, mut simulated, mut acknowledged, mut terms, mut faults) = (Instant::now(), 0.0, 0, 0, 0);
-    let mut failed = 0;
-    for seed in first..first + count {
-        match simulation::run(seed) {
-            Ok(report) => {
-                simulated += report.simulated.as_secs_f64();
-                acknowledged += report.acknowledged;
-                terms += report.terms;
-                faults += report.faults;
-            }
-            Err(violation) => {
-                failed += 1;
-                if failed <= 3 {
-                    println!("{violation}\n");
-                }
-            }
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let is_brief = words.pop_if(|word| word == "--brief").is_some();
+    let numbers: Result<Vec<u64>, _> = words.iter().map(|word| word.parse()).collect();
+    let (first, count) = match numbers.as_deref() {
+        Ok([first, count]) => (*first, *count),
+        Ok([]) => (0, 2000),
+        Ok(_) | Err(_) => {
+            eprintln!("usage: sweep [FIRST COUNT] [--brief]   runs seeds FIRST to FIRST + COUNT - 1");
+            return ExitCode::from(2);
+        }
+    };
+    let (begun, mut told) = (Instant::now(), Instant::now());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let result = simulation::sweep(first..first + count, threads, |total| {
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            println!("{}", progress(total, count, begun.elapsed()));
+        }
+    });
+    match result {
+        Ok(total) => {
+            println!("{}\n{}", progress(&total, count, begun.elapsed()), summary(&total));
+            ExitCode::SUCCESS
+        }
+        Err(violation) if is_brief => {
+            println!("{}", violation.sentence());
+            ExitCode::FAILURE
+        }
+        Err(violation) => {
+            explain(&violation);
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "{count} seeds, {failed} failed, {:.1} h simulated in {:.1} s: {acknowledged} writes acknowledged, {terms} terms, {faults} faults",
-        simulated / 3600.0,
-        begun.elapsed().as_secs_f64()
-    );
-    ExitCode::from(u8::from(failed > 0))
+}
+
+fn progress(total: &Total, count: u64, took: Duration) -> String {
+    let (hours, seconds) = (total.simulated.as_secs_f64() / 3600.0, took.as_secs_f64());
+    let speed = f64::from(u32::try_from(total.seeds).unwrap_or(u32::MAX)) / seconds;
+    format!("{} of {count} seeds, {speed:.1} a second, {hours:.1} h simulated in {seconds:.0} s", total.seeds)
+}
+
+fn summary(total: &Total) -> String {
+    let mut lines = vec![
+        format!("no violation; {} writes acknowledged, {} terms", total.acknowledged, total.terms),
+        format!(
+            "{} seeds with one fault at a time: the longest outage lasted {} ms",
+            total.single,
+            total.longest_outage.as_millis()
+        ),
+        format!(
+            "{} standbys restarted for new settings, {} primaries in place",
+            total.restarts.0, total.restarts.1
+        ),
+        format!("{} faults:", total.faults.values().sum::<u64>()),
+    ];
+    lines.extend(total.faults.iter().map(|(kind, count)| format!("{count:>9} {kind}")));
+    lines.join("\n")
+}
+
+fn explain(violation: &Violation) {
+    println!("{violation}");
+    println!("on commit {}", commit().unwrap_or_else(|| "unknown".to_owned()));
+    let (script, shortest) = simulation::shrink(&Script::of(violation.seed), violation.clone());
+    println!("\nthe shortest list of faults found that breaks an invariant:\n{script}");
+    println!("which ends so:\n{shortest}");
+}
+
+fn commit() -> Option<String> {
+    let output =
+        Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }

@@ -1,6 +1,6 @@
 //! Clients that write through the routes, and what they were told.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::leadership::Term;
 use model::time::Moment;
@@ -12,15 +12,28 @@ pub(crate) struct Acknowledged {
     pub(crate) node: usize,
     pub(crate) term: Term,
     pub(crate) at: Moment,
+    /// How long the log of that member was with this write, and its digest: who holds that holds the write, and all before.
+    pub(crate) log: (usize, u64),
+}
+
+/// A write that waits for confirmation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    pub(crate) write: u64,
+    node: usize,
+    history: u64,
+    pub(crate) length: usize,
 }
 
 /// All clients together.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     writes: u64,
-    pending: BTreeMap<u64, (usize, u64, usize)>,
+    pending: Vec<Pending>,
     pub(crate) acknowledged: Vec<Acknowledged>,
     pub(crate) healed_at: Option<Moment>,
+    /// The longest time between two acknowledgements.
+    pub(crate) longest_gap: Duration,
 }
 
 impl Client {
@@ -31,22 +44,26 @@ impl Client {
 
     /// A write waits at `node`, on its log's history, for `length` entries to be confirmed.
     pub(crate) fn pending(&mut self, write: u64, node: usize, history: u64, length: usize) {
-        self.pending.insert(write, (node, history, length));
+        self.pending.push(Pending { write, node, history, length });
     }
 
-    /// Writes that wait at `node` on this history.
-    pub(crate) fn pending_at(&self, node: usize, history: u64) -> Vec<(u64, usize)> {
-        let here = self.pending.iter().filter(|(_, (at, of, _))| *at == node && *of == history);
-        here.map(|(write, (_, _, length))| (*write, *length)).collect()
+    /// Writes that wait at `node` on this history, the oldest first.
+    pub(crate) fn pending_at(&self, node: usize, history: u64) -> impl Iterator<Item = &Pending> {
+        self.pending.iter().filter(move |pending| pending.node == node && pending.history == history)
     }
 
-    pub(crate) fn acknowledge(&mut self, write: u64, node: usize, term: Term, at: Moment) {
-        self.pending.remove(&write);
-        self.acknowledged.push(Acknowledged { write, node, term, at });
+    pub(crate) fn acknowledge(&mut self, acknowledged: Acknowledged) {
+        self.pending.retain(|pending| pending.write != acknowledged.write);
+        self.longest_gap = self
+            .acknowledged
+            .last()
+            .map_or(Duration::ZERO, |last| acknowledged.at.since(last.at))
+            .max(self.longest_gap);
+        self.acknowledged.push(acknowledged);
     }
 
     /// A server's connections are gone: what waited there is unknown for ever.
     pub(crate) fn lose(&mut self, node: usize) {
-        self.pending.retain(|_, (at, _, _)| *at != node);
+        self.pending.retain(|pending| pending.node != node);
     }
 }

@@ -15,10 +15,16 @@ mod invariants;
 mod network;
 mod postgres;
 mod random;
+mod script;
+mod shrink;
 mod store;
+mod sweep;
 mod system;
 mod world;
 
+pub use script::{Fault, Script, Step, Target};
+pub use shrink::shrink;
+pub use sweep::{Total, sweep};
 pub use world::{Report, Violation, World};
 
 /// Runs one seed to its end.
@@ -26,5 +32,5 @@ pub use world::{Report, Violation, World};
 /// # Errors
 /// The first violation.
 pub fn run(seed: u64) -> Result<Report, Violation> {
-    World::new(seed).run()
+    World::new(&Script::of(seed)).run()
 }

@@ -1,17 +1,19 @@
-//! Which node hears which: cut per direction.
+//! Which node hears which: cut per direction, slow for everybody.
 
-use std::collections::BTreeSet;
+/// The most nodes that a simulated system has.
+pub(crate) const MOST_NODES: usize = 5;
 
-/// The cuts in force.
+/// The cuts in force; a direction that was cut twice must be healed twice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Network {
-    cut: BTreeSet<(usize, usize)>,
+    cuts: [[u32; MOST_NODES]; MOST_NODES],
+    slow: u32,
 }
 
 impl Network {
     /// Whether what `from` sends arrives at `to`.
     pub(crate) fn carries(&self, from: usize, to: usize) -> bool {
-        from == to || !self.cut.contains(&(from, to))
+        from == to || self.cuts[from][to] == 0
     }
 
     /// Whether both can talk to each other.
@@ -19,19 +21,44 @@ impl Network {
         self.carries(a, b) && self.carries(b, a)
     }
 
+    /// Whether messages are late and come twice.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow > 0
+    }
+
+    pub(crate) fn slow_down(&mut self) {
+        self.slow += 1;
+    }
+
+    pub(crate) fn speed_up(&mut self) {
+        self.slow = self.slow.saturating_sub(1);
+    }
+
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
-        self.cut.insert((from, to));
+        self.cuts[from][to] += 1;
+    }
+
+    pub(crate) fn mend(&mut self, from: usize, to: usize) {
+        self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
     }
 
     /// Cuts a node off in both directions.
-    pub(crate) fn isolate(&mut self, node: usize, count: usize) {
-        for other in (0..count).filter(|other| *other != node) {
+    pub(crate) fn isolate(&mut self, node: usize) {
+        for other in (0..MOST_NODES).filter(|other| *other != node) {
             self.cut(node, other);
             self.cut(other, node);
         }
     }
 
+    /// Takes back what [`Network::isolate`] did.
+    pub(crate) fn rejoin(&mut self, node: usize) {
+        for other in (0..MOST_NODES).filter(|other| *other != node) {
+            self.mend(node, other);
+            self.mend(other, node);
+        }
+    }
+
     pub(crate) fn heal(&mut self) {
-        self.cut.clear();
+        *self = Self::default();
     }
 }

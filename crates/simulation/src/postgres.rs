@@ -1,8 +1,12 @@
-//! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Flushing is instant; replication is not.
+//! One PostgreSQL: a log of writes on a timeline, a role, and whom it follows. Neither flushing nor replication is instant.
+
+use std::collections::BTreeSet;
 
 use model::leadership::{SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::{Server, StandbyFacts};
+
+use crate::random::mix;
 
 /// One entry of the write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,22 @@ pub(crate) struct Entry {
     pub(crate) write: Option<u64>,
     /// How many connections the primary that began here may have.
     pub(crate) connections: Option<u32>,
+    /// A digest of the log up to and with this entry: two logs that agree here agree before.
+    digest: u64,
+}
+
+impl Entry {
+    /// The entry `self`, written behind the log whose digest is `before`.
+    fn behind(self, before: u64) -> Self {
+        let parts = [
+            u64::from(self.timeline.0),
+            self.history,
+            self.write.map_or(0, |write| write + 1),
+            self.connections.map_or(0, |connections| u64::from(connections) + 1),
+        ];
+        let digest = parts.into_iter().fold(before, |digest, part| mix(digest ^ part));
+        Self { digest, ..self }
+    }
 }
 
 /// What the server process does.
@@ -40,6 +60,8 @@ pub(crate) enum Process {
 pub(crate) struct Postgres {
     pub(crate) process: Process,
     pub(crate) log: Vec<Entry>,
+    /// How many entries of the log a power loss leaves.
+    pub(crate) flushed: usize,
     pub(crate) timeline: Timeline,
     pub(crate) history: u64,
     pub(crate) identifier: Option<u64>,
@@ -62,6 +84,7 @@ impl Postgres {
         Self {
             process: Process::Empty,
             log: vec![],
+            flushed: 0,
             timeline: Timeline(0),
             history: 0,
             identifier: None,
@@ -91,11 +114,9 @@ impl Postgres {
 
     /// The first entry of a primary.
     pub(crate) fn announce(&mut self) {
-        self.append(None);
         self.floor = self.connections;
-        if let Some(entry) = self.log.last_mut() {
-            entry.connections = Some(self.connections);
-        }
+        self.push(None, Some(self.connections));
+        self.flush();
     }
 
     pub(crate) fn position(&self) -> WalPosition {
@@ -103,25 +124,48 @@ impl Postgres {
     }
 
     pub(crate) fn lsn(&self) -> Lsn {
-        Lsn(u64::try_from(self.log.len()).unwrap_or(u64::MAX))
+        Lsn(u64::try_from(self.flushed).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.flushed = self.log.len();
+    }
+
+    /// What a power loss does to the log.
+    pub(crate) fn lose_unflushed(&mut self) {
+        if self.flushed == self.log.len() {
+            return;
+        }
+        self.log.truncate(self.flushed);
+        if let Some(last) = self.log.last() {
+            (self.timeline, self.history) = (last.timeline, last.history);
+        }
+    }
+
+    /// The digest of the first `length` entries, if there are so many.
+    pub(crate) fn digest_at(&self, length: usize) -> Option<u64> {
+        self.log.get(length.checked_sub(1)?).map(|entry| entry.digest)
     }
 
     pub(crate) fn append(&mut self, write: Option<u64>) {
-        self.log.push(Entry { timeline: self.timeline, history: self.history, write, connections: None });
+        self.push(write, None);
+    }
+
+    fn push(&mut self, write: Option<u64>, connections: Option<u32>) {
+        let entry = Entry { timeline: self.timeline, history: self.history, write, connections, digest: 0 };
+        let before = self.log.last().map_or(0, |last| last.digest);
+        self.log.push(entry.behind(before));
     }
 
     /// Whether this copy's log begins with all of `other`'s.
     pub(crate) fn extends(&self, other: &[Entry]) -> bool {
-        self.log.len() >= other.len() && self.log.iter().zip(other).all(|(a, b)| a == b)
+        let Some(last) = other.last() else { return true };
+        self.log.get(other.len() - 1).is_some_and(|entry| entry.digest == last.digest)
     }
 
-    pub(crate) fn holds(&self, write: u64) -> bool {
-        self.log.iter().any(|entry| entry.write == Some(write))
-    }
-
-    /// As [`Postgres::holds`], for a write that is among the newest.
-    pub(crate) fn holds_recent(&self, write: u64) -> bool {
-        self.log.iter().rev().any(|entry| entry.write == Some(write))
+    /// All writes in the log.
+    pub(crate) fn writes(&self) -> BTreeSet<u64> {
+        self.log.iter().filter_map(|entry| entry.write).collect()
     }
 
     /// As the agent on its node sees it, when it is not a primary.

@@ -19,6 +19,8 @@ pub(crate) struct Store {
     pub(crate) leadership: Option<Stored<Leadership>>,
     pub(crate) placement: Stored<Placement>,
     pub(crate) leader: Option<usize>,
+    /// Whether no leader can be elected, although a majority is there.
+    pub(crate) cannot_elect: bool,
     /// Since when the leader has been without a majority.
     pub(crate) unled_since: Option<Moment>,
 }
@@ -30,6 +32,7 @@ impl Store {
             leadership: None,
             placement: Stored { revision: 0, value: Placement::new() },
             leader: None,
+            cannot_elect: false,
             unled_since: None,
         }
     }

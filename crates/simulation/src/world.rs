@@ -1,88 +1,54 @@
 //! The simulated world: nodes with their minds and members, and everything that happens to them.
 
 mod acting;
+mod event;
 mod flow;
 mod lines;
+mod machine;
+mod report;
 mod settings;
+mod storing;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use decide::agent::{Agent, Command, Durable, Input, Value};
-use decide::member::Action;
+use decide::agent::{Agent, Command, Input};
 use model::NodeName;
 use model::leadership::Term;
 use model::routes::{DatabaseRouteState, RouteTarget};
-use model::status::{PrimaryFacts, Server, StandbyLink};
+use model::status::{PeerMessage, PrimaryFacts, Server, StandbyLink};
 use model::time::Moment;
 
 use crate::client::Client;
 use crate::clock::Agenda;
-use crate::faults::Fault;
-use crate::invariants;
+use crate::invariants::{self, Broken};
 use crate::network::Network;
-use crate::postgres::{Postgres, Process};
-use crate::random::Random;
-use crate::store::{ELECTION, Store};
+use crate::postgres::Process;
+use crate::random::{Random, mix};
+use crate::script::{SAFETY_PHASE, Script};
+use crate::store::Store;
 use crate::system;
 
-/// How often an agent looks at its member.
-const OBSERVE: Duration = Duration::from_millis(50);
+pub(crate) use event::Event;
+pub(crate) use machine::Machine;
+pub use report::{Report, Violation};
+
+/// How often an agent looks at its member; an end of the server's process is seen at once.
+const OBSERVE: Duration = Duration::from_millis(100);
 /// How often the agent's time passes.
 const TICK: Duration = Duration::from_millis(20);
 /// How often log is sent.
 const STEP: Duration = Duration::from_millis(2);
 /// How often a client writes.
 const WRITE: Duration = Duration::from_millis(7);
-/// How long anything may fail.
-const SAFETY_PHASE: Duration = Duration::from_secs(40);
+/// A primary on a volume that hangs counts as sick after this long: its probe has missed the deadline.
+const PROBE_DEADLINE: Duration = Duration::from_millis(900);
 /// How long after healing writes must flow at the latest, and how long they are watched then.
 const LIVENESS: Duration = Duration::from_secs(30);
 
-/// What happens.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Tick { node: usize, run: u64 },
-    Observe { node: usize, run: u64 },
-    Deliver { to: usize, input: Box<Input>, run: Option<u64> },
-    Commit { node: usize, run: u64, expected: u64, value: Box<Value> },
-    Read { node: usize, run: u64, as_of: Moment },
-    Midway { node: usize, run: u64 },
-    Done { node: usize, run: u64 },
-    Lines,
-    Store,
-    Step,
-    Write,
-    Fault,
-    Undo(Fault),
-    Apply,
-    Heal,
-    End,
-}
-
-/// One machine.
-pub(crate) struct Machine {
-    pub(crate) name: NodeName,
-    pub(crate) up: bool,
-    pub(crate) frozen: bool,
-    pub(crate) agent: Option<Agent>,
-    /// Counts the runs of the agent; whatever belongs to an earlier one is void.
-    pub(crate) run: u64,
-    pub(crate) durable: Durable,
-    pub(crate) postgres: Postgres,
-    pub(crate) gate_until: Option<Moment>,
-    pub(crate) action: Option<Action>,
-    /// What arrived while it was frozen.
-    pub(crate) backlog: Vec<Input>,
-    /// What the store told it last.
-    pub(crate) seen_revision: u64,
-    pub(crate) seen_placement: u64,
-}
-
 /// One run of the simulation.
 pub struct World {
-    pub(crate) seed: u64,
+    pub(crate) script: Script,
     pub(crate) agenda: Agenda<Event>,
     pub(crate) random: Random,
     pub(crate) network: Network,
@@ -95,81 +61,38 @@ pub struct World {
     pub(crate) histories: u64,
     pub(crate) healed: bool,
     pub(crate) revoked_at: BTreeMap<Term, Moment>,
-    pub(crate) trace: Vec<String>,
-    pub(crate) faults: u64,
+    pub(crate) trace: VecDeque<String>,
+    /// Of every event and every note so far, with their moments.
+    digest: u64,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// How many acknowledgements the invariants have seen.
+    pub(crate) judged: usize,
     /// How many connections the system file wants.
     pub(crate) wanted: u32,
     /// How often a standby restarted for that, and a primary in place.
     pub(crate) restarts: (u64, u64),
 }
 
-/// What a run that kept all invariants did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Time simulated.
-    pub simulated: Duration,
-    /// Writes acknowledged.
-    pub acknowledged: u64,
-    /// Terms begun.
-    pub terms: u64,
-    /// Faults injected.
-    pub faults: u64,
-    /// Standbys restarted, and primaries restarted in place.
-    pub restarts: (u64, u64),
-}
-
-/// A broken invariant.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// The seed that shows it again.
-    pub seed: u64,
-    /// When, in virtual time since the start.
-    pub at: Duration,
-    /// Which sentence is not true.
-    pub what: String,
-    /// What happened before.
-    pub trace: Vec<String>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
-        }
-        write!(f, "seed {} after {} ms: {}", self.seed, self.at.as_millis(), self.what)
-    }
-}
-
-const START: Moment = Moment::from_millis(1_000_000);
+/// So many notes a violation tells.
+const LAST_NOTES: usize = 120;
+/// How late a message may be while the network is slow, in microseconds.
+const MOST_LATE: u64 = 300_000;
+pub(crate) const START: Moment = Moment::from_millis(1_000_000);
 
 impl World {
-    /// The world of a seed: three or five nodes, a database of three members.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    /// The world of a script: three or five nodes, a database of three or five members.
+    pub fn new(script: &Script) -> Self {
+        let mut random = Random::new(script.seed);
         let count = if random.once_in(3) { 5 } else { 3 };
         let members = if count == 5 && random.once_in(2) { 5 } else { 3 };
         let k = if members == 5 && random.once_in(2) { 2 } else { 1 };
-        let machine = |index| Machine {
-            name: system::node_name(index),
-            up: false,
-            frozen: false,
-            agent: None,
-            run: 0,
-            durable: Durable::default(),
-            postgres: Postgres::empty(),
-            gate_until: None,
-            action: None,
-            backlog: vec![],
-            seen_revision: 0,
-            seen_placement: 0,
-        };
         Self {
-            seed,
+            script: script.clone(),
             agenda: Agenda::new(),
+            machines: (0..count).map(|index| Machine::new(index, &mut random)).collect(),
             random,
             network: Network::default(),
             store: Store::new(),
-            machines: (0..count).map(machine).collect(),
             members,
             k,
             linked: BTreeMap::new(),
@@ -177,11 +100,18 @@ impl World {
             histories: 0,
             healed: false,
             revoked_at: BTreeMap::new(),
-            trace: vec![],
-            faults: 0,
+            trace: VecDeque::new(),
+            digest: 0,
+            faults: BTreeMap::new(),
+            judged: 0,
             wanted: 100,
             restarts: (0, 0),
         }
+    }
+
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        self.machines.len()
     }
 
     /// Runs to the end, or to the first violation.
@@ -195,20 +125,24 @@ impl World {
         for (delay, event) in [(3, Event::Lines), (1, Event::Store), (2, Event::Step), (3000, Event::Write)] {
             self.agenda.after(Duration::from_millis(delay), event);
         }
-        self.agenda.after(Duration::from_secs(8), Event::Fault);
-        self.agenda.after(Duration::from_secs(6), Event::Apply);
+        for (number, step) in self.script.steps.iter().enumerate() {
+            self.agenda.after(step.at, Event::Fault(number));
+        }
         self.agenda.after(SAFETY_PHASE, Event::Heal);
         while let Some(event) = self.agenda.pop() {
             if matches!(event, Event::End) {
                 break;
             }
+            self.remember(event.number());
+            let is_judged = event.changes_what_is_judged();
             self.happen(event);
-            if let Some(what) = invariants::broken(&self) {
-                return Err(self.violation(what));
+            if is_judged && let Some(broken) = invariants::broken(&self) {
+                return Err(self.violation(broken));
             }
+            self.judged = self.client.acknowledged.len();
         }
         match invariants::not_alive(&self) {
-            Some(what) => Err(self.violation(what)),
+            Some(broken) => Err(self.violation(broken)),
             None => Ok(self.report()),
         }
     }
@@ -218,20 +152,37 @@ impl World {
             simulated: self.agenda.now().since(START),
             acknowledged: u64::try_from(self.client.acknowledged.len()).unwrap_or(u64::MAX),
             terms: self.store.leadership.as_ref().map_or(0, |stored| stored.value.term.0),
-            faults: self.faults,
+            faults: self.faults.clone(),
             restarts: self.restarts,
+            outage: self.script.single.then_some(self.client.longest_gap),
+            digest: self.digest,
         }
     }
 
-    fn violation(&self, what: String) -> Violation {
-        let skip = self.trace.len().saturating_sub(120);
-        let trace = self.trace.iter().skip(skip).cloned().collect();
-        Violation { seed: self.seed, at: self.agenda.now().since(START), what, trace }
+    fn violation(&self, broken: Broken) -> Violation {
+        Violation {
+            seed: self.script.seed,
+            at: self.agenda.now().since(START),
+            invariant: broken.invariant,
+            what: broken.what,
+            trace: self.trace.iter().cloned().collect(),
+            digest: self.digest,
+        }
     }
 
+    fn remember(&mut self, what: u64) {
+        self.digest = mix(self.digest ^ self.agenda.now().as_micros() ^ (what << 48));
+    }
+
+    /// Something that a person who looks for a fault wants to read.
     pub(crate) fn note(&mut self, text: String) {
         let at = self.agenda.now().since(START).as_micros();
-        self.trace.push(format!("{:>9}.{:03} {text}", at / 1000, at % 1000));
+        let of_text = text.bytes().fold(0, |digest: u64, byte| digest.rotate_left(9) ^ u64::from(byte));
+        self.digest = mix(self.digest ^ mix(of_text));
+        if self.trace.len() == LAST_NOTES {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>9}.{:03} {text}", at / 1000, at % 1000));
     }
 
     fn happen(&mut self, event: Event) {
@@ -249,16 +200,15 @@ impl World {
                 }
             }
             Event::Commit { node, run, expected, value } => self.commit(node, run, expected, *value),
-            Event::Read { node, run, as_of } => self.read(node, run, as_of),
+            Event::Read { node, run, asked } => self.read(node, run, asked),
             Event::Midway { node, run } => self.midway(node, run),
             Event::Done { node, run } => self.done(node, run),
             Event::Lines => self.keep_lines(),
             Event::Store => self.keep_store(),
             Event::Step => self.step(),
             Event::Write => self.write(),
-            Event::Fault => self.next_fault(),
-            Event::Undo(fault) => self.undo(&fault),
-            Event::Apply => self.apply(),
+            Event::Fault(number) => self.next_fault(number),
+            Event::Undo { fault, node } => self.undo(fault, node),
             Event::Heal => self.heal(),
             Event::End => {}
         }
@@ -273,6 +223,7 @@ impl World {
         let description = system::system(self.machines.len(), self.members, self.k);
         let machine = &mut self.machines[node];
         machine.up = true;
+        machine.stalled = false;
         machine.run += 1;
         machine.action = None;
         machine.seen_revision = 0;
@@ -287,18 +238,18 @@ impl World {
             self.agenda.after(Duration::from_millis(5), Event::Observe { node, run });
         }
         self.agenda.after(Duration::from_millis(1), Event::Tick { node, run });
-        let as_of = self.agenda.now();
-        self.agenda.after(Duration::from_millis(40), Event::Read { node, run, as_of });
+        let asked = self.agenda.now();
+        self.agenda.after(Duration::from_millis(40), Event::Read { node, run, asked });
     }
 
     /// Lets a machine's mind take something in, and carries out what it commands.
     pub(crate) fn feed(&mut self, node: usize, input: Input) {
-        let now = self.agenda.now();
+        let now = self.shown(node, self.agenda.now());
         let machine = &mut self.machines[node];
         if !machine.up {
             return;
         }
-        if machine.frozen {
+        if machine.is_deaf() {
             if !matches!(input, Input::Tick) {
                 machine.backlog.push(input);
             }
@@ -317,9 +268,7 @@ impl World {
                 let Some(to) = self.machines.iter().position(|machine| machine.name == to) else { return };
                 let from = self.machines[node].name.clone();
                 if self.is_linked(node, to) && self.network.carries(node, to) {
-                    let delay = self.random.between(200, 2500);
-                    let input = Box::new(Input::Message { from, message });
-                    self.agenda.after(delay, Event::Deliver { to, input, run: Some(self.machines[to].run) });
+                    self.send(from, to, message);
                 }
             }
             Command::Commit { expected, value } => {
@@ -340,21 +289,44 @@ impl World {
         }
     }
 
+    fn send(&mut self, from: NodeName, to: usize, message: PeerMessage) {
+        let run = Some(self.machines[to].run);
+        let is_slow = self.network.is_slow();
+        if is_slow && self.random.once_in(4) {
+            let delay = self.random.between(200, MOST_LATE);
+            let input = Box::new(Input::Message { from: from.clone(), message: message.clone() });
+            self.agenda.after(delay, Event::Deliver { to, input, run });
+        }
+        let delay = self.random.between(200, if is_slow { MOST_LATE } else { 2500 });
+        self.agenda
+            .after(delay, Event::Deliver { to, input: Box::new(Input::Message { from, message }), run });
+    }
+
+    /// What a node's own clock shows.
+    pub(crate) fn shown(&self, node: usize, at: Moment) -> Moment {
+        self.machines[node].clock.shows(START, at)
+    }
+
     fn observe(&mut self, node: usize, run: u64) {
         if !self.is_current(node, run) {
             return;
         }
         self.agenda.after(OBSERVE, Event::Observe { node, run });
+        self.look(node);
+    }
+
+    /// The agent is told what its member's server does.
+    pub(crate) fn look(&mut self, node: usize) {
         let server = self.server(node);
         let system_identifier = self.machines[node].postgres.identifier;
         let input = Input::Observed {
             database: system::database(),
-            asked: self.agenda.now(),
+            asked: self.shown(node, self.agenda.now()),
             server,
             system_identifier,
             trouble: None,
         };
-        if !self.machines[node].frozen {
+        if !self.machines[node].is_deaf() {
             self.feed(node, input);
             self.ask_for_settings(node);
         }
@@ -364,9 +336,17 @@ impl World {
     pub(crate) fn server(&self, node: usize) -> Server {
         let machine = &self.machines[node];
         machine.postgres.as_server().unwrap_or_else(|| {
+            let now = self.agenda.now();
+            if machine.disk_hangs_since.is_some_and(|since| now.since(since) >= PROBE_DEADLINE) {
+                let because = "a write was not flushed in time".to_owned();
+                return Server::Sick { primary: true, because };
+            }
             let link = |other: usize| {
                 let flushed = self.machines[other].postgres.lsn();
-                let stalled_ms = 0;
+                let lacks = flushed < machine.postgres.lsn();
+                let hangs = self.machines[other].disk_hangs_since.filter(|_| lacks);
+                let stalled = hangs.map_or(Duration::ZERO, |since| now.since(since));
+                let stalled_ms = u32::try_from(stalled.as_millis()).unwrap_or(u32::MAX);
                 (self.machines[other].name.clone(), StandbyLink { streaming: true, flushed, stalled_ms })
             };
             Server::Primary(PrimaryFacts {
@@ -395,115 +375,8 @@ impl World {
     }
 
     pub(crate) fn gate_is_open(&self, node: usize) -> bool {
-        self.machines[node].gate_until.is_some_and(|until| until > self.agenda.now())
-    }
-
-    fn reaches_quorum(&self, node: usize) -> bool {
-        let healthy = |other: &usize| {
-            self.machines[*other].up && !self.machines[*other].frozen && self.machines[*other].agent.is_some()
-        };
-        let reached =
-            (0..self.machines.len()).filter(healthy).filter(|other| self.network.connects(node, *other));
-        healthy(&node) && reached.count() * 2 > self.machines.len()
-    }
-
-    /// Whether `node` can use the store now.
-    pub(crate) fn reaches_store(&self, node: usize) -> bool {
-        self.store
-            .leader
-            .is_some_and(|leader| self.network.connects(node, leader) && self.reaches_quorum(leader))
-    }
-
-    fn keep_store(&mut self) {
-        self.agenda.after(Duration::from_millis(10), Event::Store);
-        let now = self.agenda.now();
-        let led = self.store.leader.is_some_and(|leader| self.reaches_quorum(leader));
-        if led {
-            self.store.unled_since = None;
-        } else {
-            let since = *self.store.unled_since.get_or_insert(now);
-            if now.since(since) >= ELECTION {
-                let able: Vec<usize> =
-                    (0..self.machines.len()).filter(|node| self.reaches_quorum(*node)).collect();
-                self.store.leader = (!able.is_empty()).then(|| able[self.random.below(able.len())]);
-                if let Some(leader) = self.store.leader {
-                    self.note(format!("n{leader} is elected leader"));
-                    self.store.unled_since = None;
-                }
-            }
-        }
-        for node in 0..self.machines.len() {
-            self.tell_store(node);
-        }
-    }
-
-    /// The watch: whatever a node that can reach the store has not yet seen.
-    fn tell_store(&mut self, node: usize) {
-        if !self.machines[node].up || self.machines[node].frozen {
-            return;
-        }
-        let hint = self
-            .store
-            .leader
-            .filter(|_| self.reaches_store(node))
-            .map(|leader| self.machines[leader].name.clone());
-        if self.machines[node].agent.as_ref().is_some_and(|agent| agent.leader() != hint.as_ref()) {
-            self.feed(node, Input::Leader(hint));
-        }
-        if !self.reaches_store(node) {
-            return;
-        }
-        let revision = self.store.leadership.as_ref().map_or(0, |stored| stored.revision);
-        let is_first = self.machines[node].seen_placement == 0;
-        if revision > self.machines[node].seen_revision || is_first {
-            self.machines[node].seen_revision = revision;
-            self.machines[node].seen_placement = 1;
-            for input in self.store.inputs(&system::database()) {
-                self.feed(node, input);
-            }
-            if is_first {
-                self.feed(node, Input::StoreLoaded);
-            }
-        }
-    }
-
-    fn commit(&mut self, node: usize, run: u64, expected: u64, value: Value) {
-        if !self.is_current(node, run) || self.machines[node].frozen {
-            return;
-        }
-        let place = value.store();
-        let done = if self.reaches_store(node) { self.store.commit(expected, &value) } else { None };
-        if let (Some(_), Value::Leadership(_, record)) = (done, &value) {
-            self.revoked_at.entry(record.term).or_insert(self.agenda.now());
-            self.note(format!(
-                "committed by n{node}: term {} {:?} sync {} before {:?}",
-                record.term,
-                record.phase,
-                record.sync,
-                record.previous_sync.iter().map(ToString::to_string).collect::<Vec<_>>()
-            ));
-        }
-        // Now and then the answer is lost although it was committed.
-        let known = done.filter(|_| !self.random.once_in(50));
-        let delay = self.random.between(200, 1500);
-        let input =
-            Box::new(Input::Committed { store: place, revision: known.map(|revision| (revision, value)) });
-        self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
-    }
-
-    fn read(&mut self, node: usize, run: u64, as_of: Moment) {
-        if !self.is_current(node, run) {
-            return;
-        }
-        if self.reaches_store(node)
-            && !self.machines[node].frozen
-            && let Some(stored) = &self.store.leadership
-        {
-            let input = Input::Read { database: system::database(), term: stored.value.term, as_of };
-            self.feed(node, input);
-        }
-        let as_of = self.agenda.now() + Duration::from_millis(250);
-        self.agenda.after(Duration::from_millis(252), Event::Read { node, run, as_of });
+        let now = self.shown(node, self.agenda.now());
+        self.machines[node].gate_until.is_some_and(|until| until > now)
     }
 
     fn write(&mut self) {
@@ -541,8 +414,11 @@ impl World {
         self.note("everything is healed".to_owned());
         self.healed = true;
         self.network.heal();
+        self.store.cannot_elect = false;
         for node in 0..self.machines.len() {
             self.machines[node].frozen = false;
+            self.machines[node].stalled = false;
+            self.machines[node].disk_hangs_since = None;
             let backlog = std::mem::take(&mut self.machines[node].backlog);
             if self.machines[node].up && self.machines[node].agent.is_some() {
                 for input in backlog {

@@ -40,8 +40,7 @@ impl Agent {
     fn open_until(&self, database: &DatabaseName) -> Option<Moment> {
         let own = self.own.get(database)?;
         let record = self.records.get(database).map(|stored| &stored.value)?;
-        let status = own.status();
-        match status.server {
+        match own.visible_server().as_ref() {
             Server::Standby(_) => Some(self.now + LEASE),
             Server::Primary(_) | Server::Sick { primary: true, .. } => {
                 self.primary_until(database, own, record)
@@ -78,8 +77,9 @@ impl Agent {
 
     /// Whether a primary of this node is closed until something confirms that it leads.
     pub(super) fn lacks_lease(&self) -> bool {
-        let leads =
-            |own: &Own| own.durable.tenure.is_some() && matches!(own.status().server, Server::Primary(_));
+        let leads = |own: &Own| {
+            own.durable.tenure.is_some() && matches!(own.visible_server().as_ref(), Server::Primary(_))
+        };
         self.own.iter().any(|(database, own)| leads(own) && !self.holds_lease(database))
     }
 }

@@ -97,7 +97,7 @@ impl Agent {
         let status = if *node == self.me {
             self.own.get(database).map(|own| own.status())
         } else {
-            self.peers.get(node).and_then(|peer| peer.status.as_ref()?.members.get(database).cloned())
+            self.peers.get(node).and_then(|peer| peer.member(database).cloned())
         };
         let reach = self.reach(node);
         match status {

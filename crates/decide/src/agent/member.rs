@@ -1,11 +1,12 @@
 //! This node's members: what they do, what they have promised, and what they do next.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::leadership::{Leadership, Term};
 use model::postgres::Lsn;
-use model::status::{Holdings, MemberStatus, Report, Server, SettingsState, Tenure};
+use model::status::{Holdings, MemberStatus, Report, Server, SettingsState, StandbyFacts, Tenure};
 use model::system::System;
 use model::time::Moment;
 use model::{DatabaseName, NodeName};
@@ -70,7 +71,7 @@ impl Own {
     pub(super) fn status(&self) -> MemberStatus {
         MemberStatus {
             promised: self.durable.promised,
-            server: self.visible_server(),
+            server: self.visible_server().into_owned(),
             led: self.durable.led,
             report: self.report.clone(),
             tenure: self.durable.tenure.clone(),
@@ -93,9 +94,9 @@ impl Own {
     }
 
     /// What the server does, where a slow action under way says more than the last look.
-    fn visible_server(&self) -> Server {
-        let busy = |doing: &str| Server::Busy { doing: doing.to_owned() };
-        let mut server = match &self.running {
+    pub(super) fn visible_server(&self) -> Cow<'_, Server> {
+        let busy = |doing: &str| Cow::Owned(Server::Busy { doing: doing.to_owned() });
+        match &self.running {
             Some(Action::Found { .. }) => busy("creating the database"),
             Some(Action::StartDetached) => busy("starting"),
             Some(Action::Restart { .. }) => busy("restarting"),
@@ -113,13 +114,24 @@ impl Own {
                 | Action::Follow { .. }
                 | Action::HandOver { .. },
             )
-            | None => self.server.clone(),
-        };
-        // The server does not know under which term it was told to follow; this node remembers.
-        if let Server::Standby(facts) = &mut server {
-            facts.follows = self.durable.follows;
+            | None => self.last_seen(),
         }
-        server
+    }
+
+    /// The server as it was seen last. It does not know under which term it was told to follow; this node remembers.
+    fn last_seen(&self) -> Cow<'_, Server> {
+        match &self.server {
+            Server::Standby(facts) if facts.follows != self.durable.follows => {
+                Cow::Owned(Server::Standby(StandbyFacts { follows: self.durable.follows, ..facts.clone() }))
+            }
+            Server::Standby(_)
+            | Server::Unknown
+            | Server::Empty
+            | Server::Stopped { .. }
+            | Server::Busy { .. }
+            | Server::Primary(_)
+            | Server::Sick { .. } => Cow::Borrowed(&self.server),
+        }
     }
 
     /// Whether what is under way may make, or keep, this server a primary under a term that is over.
@@ -367,7 +379,6 @@ impl Agent {
     }
 
     fn next_action(&mut self, database: &DatabaseName) -> Option<Action> {
-        let others = self.others(database);
         let record = self.records.get(database).map(|stored| &stored.value);
         let own = self.own.get_mut(database).filter(|own| own.recovered)?;
         if let Some(record) = record.filter(|record| own.is_overtaken(record)) {
@@ -385,6 +396,7 @@ impl Agent {
             return None;
         }
         let status = own.status();
+        let others = said(&self.peers, database).collect();
         let question = member::Question {
             me: &self.me,
             record,
@@ -431,7 +443,7 @@ impl Agent {
     /// before that is not needed for them.
     pub fn standby_positions(&self, database: &DatabaseName) -> BTreeMap<NodeName, Lsn> {
         let Some(record) = self.records.get(database) else { return BTreeMap::new() };
-        let position = |status: MemberStatus| match status.server {
+        let position = |status: &MemberStatus| match &status.server {
             Server::Standby(facts) if facts.follows == record.value.term => Some(facts.position.lsn),
             Server::Standby(_)
             | Server::Unknown
@@ -441,15 +453,17 @@ impl Agent {
             | Server::Primary(_)
             | Server::Sick { .. } => None,
         };
-        let others = self.others(database).into_iter();
-        others.filter_map(|(node, status)| Some((node, position(status)?))).collect()
+        let others = said(&self.peers, database);
+        others.filter_map(|(node, status)| Some((node.clone(), position(status)?))).collect()
     }
+}
 
-    /// What the other members said last.
-    pub(super) fn others(&self, database: &DatabaseName) -> BTreeMap<NodeName, MemberStatus> {
-        let said = |peer: &super::Peer| peer.status.as_ref()?.members.get(database).cloned();
-        self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), said(peer)?))).collect()
-    }
+/// What the other members said last.
+pub(super) fn said<'a>(
+    peers: &'a BTreeMap<NodeName, super::Peer>,
+    database: &DatabaseName,
+) -> impl Iterator<Item = (&'a NodeName, &'a MemberStatus)> {
+    peers.iter().filter_map(move |(name, peer)| Some((name, peer.member(database)?)))
 }
 
 /// Whether an action is told to people; the rest is bookkeeping.

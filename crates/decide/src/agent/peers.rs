@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::Term;
-use model::status::{Heartbeat, NodeStatus, PeerMessage, Silence};
+use model::status::{Heartbeat, MemberStatus, NodeStatus, PeerMessage, Silence};
 use model::time::Moment;
 use model::{DatabaseName, LineName, NodeName};
 
@@ -34,6 +34,11 @@ impl Peer {
 
     pub(super) fn confirmation(&self, database: &DatabaseName) -> Option<Confirmation> {
         self.confirmed.get(database).copied()
+    }
+
+    /// What its agent said last of its member of a database.
+    pub(super) fn member(&self, database: &DatabaseName) -> Option<&MemberStatus> {
+        self.status.as_ref()?.members.get(database)
     }
 
     /// How this node alone hears the peer.

@@ -120,11 +120,12 @@ impl Agent {
         role: Role,
         route: &system::Route,
     ) -> DatabaseTarget {
+        let own = self.own.get(database).map(|own| own.status());
         let mut members = self.audible_members(database);
-        if let Some(own) = self.own.get(database) {
-            members.insert(self.me.clone(), own.status());
+        if let Some(own) = &own {
+            members.insert(&self.me, own);
         }
-        let addresses = self.member_addresses(database);
+        let addresses = |node: &NodeName| self.member_address(database, node);
         let record = self.records.get(database).map(|stored| &stored.value);
         let proved = record.is_some_and(|record| self.led_before(name, record));
         let question = route::Question { role, record, members: &members, proved, addresses: &addresses };
@@ -166,22 +167,21 @@ impl Agent {
 
     /// Members whose agents are heard. For the primary the last word counts until it is revoked: silence alone does not
     /// close its connections.
-    fn audible_members(&self, database: &DatabaseName) -> BTreeMap<NodeName, MemberStatus> {
+    fn audible_members(&self, database: &DatabaseName) -> BTreeMap<&NodeName, &MemberStatus> {
         let primary = self.records.get(database).and_then(|stored| stored.value.primary());
         let counts = |name: &NodeName, peer: &super::Peer| match peer.silence(self.now) {
             None | Some(Silence::Closed) => true,
             Some(Silence::Silent) => primary == Some(name),
         };
-        let said = |peer: &super::Peer| peer.status.as_ref()?.members.get(database).cloned();
         let heard = self.peers.iter().filter(|(name, peer)| counts(name, peer));
-        heard.filter_map(|(name, peer)| Some((name.clone(), said(peer)?))).collect()
+        heard.filter_map(|(name, peer)| Some((name, peer.member(database)?))).collect()
     }
 
-    fn member_addresses(&self, database: &DatabaseName) -> BTreeMap<NodeName, SocketAddr> {
-        let Some(config) = self.system.databases.get(database) else { return BTreeMap::new() };
-        let address =
-            |node: &NodeName| Some(SocketAddr::new(self.system.nodes.get(node)?.address(), config.port));
-        config.members.iter().filter_map(|node| Some((node.clone(), address(node)?))).collect()
+    fn member_address(&self, database: &DatabaseName, node: &NodeName) -> Option<SocketAddr> {
+        let config = self.system.databases.get(database)?;
+        let is_member = config.members.contains(node);
+        let described = self.system.nodes.get(node).filter(|_| is_member)?;
+        Some(SocketAddr::new(described.address(), config.port))
     }
 
     fn service_target(&self, service: &ServiceName) -> ServiceTarget {

@@ -134,11 +134,10 @@ impl Agent {
     fn member_summaries(&self, database: &DatabaseName) -> BTreeMap<NodeName, MemberSummary> {
         let silent =
             |node: &NodeName| self.peers.get(node).is_some_and(|peer| peer.silence(self.now).is_some());
-        let others = self.others(database).into_iter();
+        let others = super::member::said(&self.peers, database);
         let mut members: BTreeMap<_, _> = others
             .map(|(node, status)| {
-                let stale = silent(&node);
-                (node, MemberSummary { status, stale })
+                (node.clone(), MemberSummary { status: status.clone(), stale: silent(node) })
             })
             .collect();
         if let Some(own) = self.own.get(database) {

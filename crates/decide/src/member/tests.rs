@@ -9,12 +9,12 @@ use crate::testkit::{at, led, position, primary, revoking, standby};
 
 /// What `own`, a standby of term 2 on node c, does next when `theirs` is what b said last and b leads term 2.
 fn next(own: &MemberStatus, theirs: MemberStatus, tainted_by: Option<Term>) -> Option<Action> {
-    let record = led(2, "b", &["a", "c"]);
+    let (record, leads) = (led(2, "b", &["a", "c"]), "b".into());
     let question = Question {
         me: &"c".into(),
         record: Some(&record),
         own,
-        others: &BTreeMap::from([("b".into(), theirs)]),
+        others: &BTreeMap::from([(&leads, &theirs)]),
         history: History { system_identifier: Some(1), tainted_by, follows: Term(1) },
         unstreamed_since: None,
         paused: false,
@@ -113,12 +113,12 @@ fn a_standby_that_does_not_answer_is_told_who_leads_now() {
 /// What b, a standby of a's term 1 that hands over to it, does when `theirs` is what a said last.
 fn next_of_successor(own: &MemberStatus, theirs: MemberStatus) -> Option<Action> {
     let phase = Phase::HandingOver { from: "a".into(), to: "b".into() };
-    let record = Leadership { phase, ..led(1, "a", &["b", "c"]) };
+    let (record, hands_over) = (Leadership { phase, ..led(1, "a", &["b", "c"]) }, "a".into());
     let question = Question {
         me: &"b".into(),
         record: Some(&record),
         own,
-        others: &BTreeMap::from([("a".into(), theirs)]),
+        others: &BTreeMap::from([(&hands_over, &theirs)]),
         history: History { system_identifier: Some(1), tainted_by: None, follows: Term(1) },
         unstreamed_since: None,
         paused: false,

@@ -20,19 +20,23 @@ pub(crate) fn broken(world: &World) -> Option<String> {
 /// At the end the check is complete, whatever the roles are.
 pub(crate) fn at_the_end(world: &World) -> Option<String> {
     let primary = world.machines.iter().find(|machine| machine.postgres.process == Process::Primary)?;
-    let missing = world.client.acknowledged.iter().find(|ack| !primary.postgres.holds(ack.write))?;
+    let holds = primary.postgres.writes();
+    let missing = world.client.acknowledged.iter().find(|ack| !holds.contains(&ack.write))?;
     Some(format!(
         "write {} was acknowledged by n{} and is not on {}",
         missing.write, missing.node, primary.name
     ))
 }
 
-/// The newest acknowledged writes are looked for; older ones were looked for when they were the newest.
+/// Who holds the log in which the newest write was acknowledged holds all that were acknowledged before: that was so of
+/// the member that acknowledged it.
 fn lost(world: &World, machine: &Machine) -> Option<String> {
-    let newest = world.client.acknowledged.iter().rev().take(3);
-    let missing = newest.into_iter().find(|ack| !machine.postgres.holds_recent(ack.write))?;
-    Some(format!(
-        "write {} was acknowledged by n{} in term {} and is not on {}, the primary",
-        missing.write, missing.node, missing.term, machine.name
-    ))
+    let newest = world.client.acknowledged.last()?;
+    let (length, digest) = newest.log;
+    (machine.postgres.digest_at(length) != Some(digest)).then(|| {
+        format!(
+            "write {} was acknowledged by n{} in term {} and is not on {}, the primary",
+            newest.write, newest.node, newest.term, machine.name
+        )
+    })
 }

@@ -1,10 +1,15 @@
 //! Once a member has acknowledged a write in a term, none acknowledges one in a lower term; and a term has one member
 //! that acknowledges.
 
+use crate::client::Acknowledged;
 use crate::world::World;
 
 pub(crate) fn broken(world: &World) -> Option<String> {
-    let [.., before, last] = world.client.acknowledged.as_slice() else { return None };
+    let new = world.client.acknowledged.get(world.judged.saturating_sub(1)..)?;
+    new.windows(2).find_map(|pair| differ(pair.first()?, pair.last()?))
+}
+
+fn differ(before: &Acknowledged, last: &Acknowledged) -> Option<String> {
     if last.term < before.term {
         return Some(format!(
             "n{} acknowledged write {} in term {} after n{} had acknowledged one in term {}",

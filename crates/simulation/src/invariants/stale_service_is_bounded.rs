@@ -7,7 +7,7 @@ use decide::view::LEASE;
 use crate::postgres::Process;
 use crate::world::World;
 
-/// The time one step of the simulation may take.
+/// The time one step of the simulation may take, and what a slow clock adds to a lease.
 const SLACK: Duration = Duration::from_millis(5);
 
 pub(crate) fn broken(world: &World) -> Option<String> {

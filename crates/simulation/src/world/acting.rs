@@ -41,7 +41,10 @@ impl World {
 
     /// Half-way: what becomes real before the agent knows.
     pub(super) fn midway(&mut self, node: usize, run: u64) {
-        if !self.is_current(node, run) || self.machines[node].frozen {
+        let machine = &self.machines[node];
+        let hangs =
+            machine.disk_hangs_since.is_some() && machine.action.as_ref().is_some_and(writes_to_the_volume);
+        if !self.is_current(node, run) || machine.is_deaf() || hangs {
             return;
         }
         let machine = &mut self.machines[node];
@@ -100,7 +103,10 @@ impl World {
         if !self.is_current(node, run) {
             return;
         }
-        if self.machines[node].frozen {
+        let machine = &self.machines[node];
+        let hangs =
+            machine.disk_hangs_since.is_some() && machine.action.as_ref().is_some_and(writes_to_the_volume);
+        if machine.is_deaf() || hangs {
             self.agenda.after(Duration::from_millis(50), Event::Done { node, run });
             return;
         }
@@ -177,6 +183,8 @@ impl World {
             Process::Standby { follows, streaming } => {
                 *follows = None;
                 *streaming = false;
+                // The receiver flushes what it has before it ends.
+                postgres.flushed = postgres.log.len();
                 Ok(Outcome::Detached(term, postgres.position()))
             }
             Process::Empty | Process::Stopped | Process::Primary => {
@@ -285,6 +293,7 @@ impl World {
             return Err("the primary cannot be reached".to_owned());
         }
         let mut copy = source.postgres.clone();
+        copy.lose_unflushed();
         copy.start_standby(Some(of), self.wanted, self.now_us());
         copy.follows_term = term;
         copy.in_force.clear();
@@ -293,21 +302,44 @@ impl World {
     }
 
     fn hand_over(&mut self, node: usize, term: Term) -> Result<Outcome, String> {
-        let postgres = &self.machines[node].postgres;
+        let postgres = &mut self.machines[node].postgres;
+        postgres.flush();
         let clean_end = (postgres.process == Process::Primary).then(|| postgres.position());
         let postgres = &mut self.machines[node].postgres;
         if clean_end.is_some() {
             // The shutdown checkpoint: a standby that is connected gets it, one that is not does not.
             postgres.append(None);
+            postgres.flush();
             let length = postgres.log.len();
             for standby in 0..self.members {
                 while self.streams(node, standby) && self.machines[standby].postgres.log.len() < length {
                     self.replicate(node, standby);
                 }
+                if self.machines[standby].disk_hangs_since.is_none() {
+                    self.machines[standby].postgres.flush();
+                }
             }
         }
         self.machines[node].postgres.kill();
         Ok(Outcome::Stopped { term: term.next(), led: term, clean_end })
+    }
+}
+
+/// Whether an action cannot end while the database's volume hangs.
+fn writes_to_the_volume(action: &Action) -> bool {
+    match action {
+        Action::Promise(_) | Action::Fence { .. } | Action::ReportStopped { .. } => false,
+        Action::Found { .. }
+        | Action::StartDetached
+        | Action::Detach { .. }
+        | Action::Promote { .. }
+        | Action::ApplySync { .. }
+        | Action::Follow { .. }
+        | Action::Rejoin { .. }
+        | Action::Clone { .. }
+        | Action::Restart { .. }
+        | Action::StartPrimary { .. }
+        | Action::HandOver { .. } => true,
     }
 }
 

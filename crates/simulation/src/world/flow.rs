@@ -1,12 +1,16 @@
 //! Log flows from primaries to standbys, and commits are acknowledged.
 
+use model::leadership::SyncSet;
+
 use super::{Event, STEP, World};
+use crate::client::Acknowledged;
 use crate::postgres::Process;
 
 impl World {
     /// Log flows, and commits are acknowledged.
     pub(super) fn step(&mut self) {
         self.agenda.after(STEP, Event::Step);
+        self.flush();
         for primary in 0..self.members {
             for standby in 0..self.members {
                 let streams = self.streams(primary, standby);
@@ -24,29 +28,39 @@ impl World {
         self.acknowledge();
     }
 
+    /// What was written reaches the disk sooner or later, unless the disk hangs.
+    fn flush(&mut self) {
+        for node in 0..self.members {
+            let works = self.machines[node].up
+                && !self.machines[node].frozen
+                && self.machines[node].disk_hangs_since.is_none();
+            if works && !self.random.once_in(4) {
+                self.machines[node].postgres.flush();
+            }
+        }
+    }
+
     pub(super) fn replicate(&mut self, primary: usize, standby: usize) {
         let has = self.machines[standby].postgres.log.len();
         let much = self.random.below(12);
-        let source = &self.machines[primary].postgres;
-        let (entries, timeline, history) =
-            (source.log[has..source.log.len().min(has + much)].to_vec(), source.timeline, source.history);
-        let target = &mut self.machines[standby].postgres;
+        let Ok([source, target]) = self.machines.get_disjoint_mut([primary, standby]) else { return };
+        let (source, target) = (&source.postgres, &mut target.postgres);
+        // Nothing is sent that is not flushed: a standby may not hold what its primary can lose.
+        let entries = &source.log[has.min(source.flushed)..source.flushed.min(has + much)];
         if let Some(floor) = entries.iter().rev().find_map(|entry| entry.connections) {
             target.floor = floor;
         }
-        target.log.extend(entries);
-        target.timeline = timeline;
-        target.history = history;
+        target.log.extend_from_slice(entries);
+        target.timeline = source.timeline;
+        target.history = source.history;
     }
 
     /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.
-    pub(crate) fn flushed(&self, primary: usize, set: &model::leadership::SyncSet, length: usize) -> usize {
+    pub(crate) fn flushed(&self, primary: usize, set: &SyncSet, length: usize) -> usize {
         let is_in = |other: &usize| set.members.contains(&self.machines[*other].name);
         (0..self.members)
             .filter(is_in)
-            .filter(|other| {
-                self.streams(primary, *other) && self.machines[*other].postgres.log.len() >= length
-            })
+            .filter(|other| self.streams(primary, *other) && self.machines[*other].postgres.flushed >= length)
             .count()
     }
 
@@ -60,18 +74,29 @@ impl World {
             {
                 continue;
             }
-            let run = machine.postgres.history;
-            let pending = self.client.pending_at(node, run);
-            for (write, length) in pending {
-                let enough = |set: &model::leadership::SyncSet| {
-                    set.k == 0
-                        || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
-                };
-                if self.machines[node].postgres.in_force.iter().any(enough) {
-                    let term = self.machines[node].durable.led.unwrap_or_default();
-                    self.client.acknowledge(write, node, term, self.agenda.now());
-                }
+            let (history, term) = (machine.postgres.history, machine.durable.led.unwrap_or_default());
+            let at = self.agenda.now();
+            let confirmed: Vec<Acknowledged> = self
+                .client
+                .pending_at(node, history)
+                .filter(|pending| self.is_confirmed(node, pending.length))
+                .map(|pending| {
+                    let digest = machine.postgres.digest_at(pending.length).unwrap_or_default();
+                    Acknowledged { write: pending.write, node, term, at, log: (pending.length, digest) }
+                })
+                .collect();
+            for acknowledged in confirmed {
+                self.client.acknowledge(acknowledged);
             }
         }
+    }
+
+    /// Whether the primary and enough members of a set that is in force have flushed so much of its log.
+    fn is_confirmed(&self, node: usize, length: usize) -> bool {
+        let postgres = &self.machines[node].postgres;
+        let enough = |set: &SyncSet| {
+            set.k == 0 || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
+        };
+        postgres.flushed >= length && postgres.in_force.iter().any(enough)
     }
 }

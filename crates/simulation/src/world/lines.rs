@@ -22,7 +22,7 @@ impl World {
         for a in 0..self.machines.len() {
             for b in a + 1..self.machines.len() {
                 let both = self.talks(a) && self.talks(b);
-                let frozen = self.machines[a].frozen || self.machines[b].frozen;
+                let frozen = self.machines[a].is_deaf() || self.machines[b].is_deaf();
                 let heard = both && !frozen && self.network.connects(a, b);
                 match self.linked.get_mut(&(a, b)) {
                     Some(last) if heard => *last = now,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use decide::agent::Input;
 use model::status::{PendingSetting, SettingsState};
 
-use super::{Event, World};
+use super::World;
 use crate::postgres::Process;
 use crate::system;
 
@@ -13,17 +13,6 @@ impl World {
     /// The moment, as a server notes it when it starts.
     pub(crate) fn now_us(&self) -> i64 {
         i64::try_from(self.agenda.now().since(super::START).as_micros()).unwrap_or(i64::MAX).saturating_add(1)
-    }
-
-    /// The system file wants another value; the last time well before everything is healed.
-    pub(super) fn apply(&mut self) {
-        if self.healed {
-            return;
-        }
-        self.wanted = [50, 100, 200, 300][self.random.below(4)];
-        self.note(format!("APPLY {} connections", self.wanted));
-        let pause = self.random.between(500_000, 12_000_000);
-        self.agenda.after(pause, Event::Apply);
     }
 
     /// What the agent learns about its server's settings.
@@ -35,6 +24,14 @@ impl World {
             Process::Empty | Process::Stopped => return,
         };
         let (runs, wanted) = (postgres.connections, self.wanted);
+        // The agent asks when the server or the file is another one, and while it waits for what its primary runs with.
+        let asked =
+            Some((postgres.started_us, standby, runs, wanted, postgres.floor, self.machines[node].run));
+        if self.machines[node].asked_settings == asked {
+            return;
+        }
+        self.machines[node].asked_settings = asked;
+        let postgres = &self.machines[node].postgres;
         let setting = PendingSetting {
             name: "max_connections".to_owned(),
             runs: runs.to_string(),
