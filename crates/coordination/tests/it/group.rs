@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coordination::embedded::{Embedded, EmbeddedConfig, Role, Timings};
-use coordination::{Coordinator, Error, Revision, Txn, TxnOutcome};
+use coordination::{Coordinator, Error, Reason, Revision, Txn, TxnOutcome};
 use model::NodeName;
 use tempfile::TempDir;
 
@@ -101,12 +101,17 @@ impl Group {
         self.names.iter().filter(|name| *name != than).cloned().collect()
     }
 
-    /// Writes a key; again when a dying leader took the first answer with it, which is harmless for the same value.
+    /// Writes a key; again when a dying leader took the first answer with it, which is harmless for the same value, and
+    /// while the node has not heard yet that the group was founded.
     pub(crate) async fn put(&self, at: &NodeName, key: &str, value: &str) -> Revision {
+        let since = Instant::now();
         loop {
             match self.store(at).txn(Txn::new().put(key, value.to_owned()), PATIENCE).await {
                 Ok(outcome) => return committed(outcome),
                 Err(Error::OutcomeUnknown(_)) => {}
+                Err(Error::Unavailable(Reason::NotInitialised)) if since.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }

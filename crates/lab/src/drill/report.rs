@@ -221,7 +221,7 @@ fn verdict(passed: bool) -> &'static str {
     if passed { "passed" } else { "FAILED" }
 }
 
-fn in_ms(value: Option<f64>) -> String {
+pub(super) fn in_ms(value: Option<f64>) -> String {
     value.map_or_else(|| "never".to_owned(), |value| format!("{value:.1} ms"))
 }
 

@@ -3,11 +3,17 @@
 mod explain;
 mod stage;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
+use ::lab::drill::{
+    self, Control, Drill, DrillError, Options, Report, Sabotage, Step, Tally, UnknownSabotage,
+};
 use clap::Subcommand;
+use effects::files::Lock;
 use lab::Lab;
+use model::system::duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
@@ -25,7 +31,8 @@ Examples:
   mainstay drill explain disk-hang-primary
   mainstay drill run node-kill
   mainstay drill run switchover --runs 10 --json
-  mainstay drill run node-kill --sabotage")]
+  mainstay drill run node-kill --sabotage
+  mainstay drill soak --for 60m")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +46,8 @@ enum Command {
     Explain(ExplainArgs),
     /// Run a drill
     Run(RunArgs),
+    /// Run drills one after another for a long time
+    Soak(SoakArgs),
 }
 
 /// Show what a drill does, what must come of it, and how it is taken back
@@ -79,6 +88,28 @@ struct RunArgs {
     target: Target,
 }
 
+/// Run drills one after another for a long time
+///
+/// Every drill that suits the system has its turn, in an order that the seed gives; each is measured and checked as by
+/// `drill run`. At the end, also when it is interrupted, a table says what came of all of them.
+#[derive(Debug, clap::Args)]
+struct SoakArgs {
+    /// How long; the last drill is brought to its end
+    #[arg(long = "for", value_name = "DURATION", default_value = "60m", value_parser = duration::parse)]
+    length: Duration,
+    /// The seed of the order; by the clock when it is left out
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// The database to hurt; may be left out when there is only one
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     match args.command {
         Command::List => {
@@ -90,6 +121,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             output.print(&explain::text(named(&name)?))?;
             Ok(Exit::Done)
         }
+        Command::Soak(args) => soak(args, output).await,
         Command::Run(run) => {
             let controls = run.sabotage.as_deref().map(|how| sabotages(&run.name, how)).transpose()?;
             let lab = running_lab(run.target.system.as_deref())?;
@@ -195,17 +227,12 @@ fn named(name: &str) -> Result<Drill, CliError> {
 
 async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Result<Rehearsed, CliError> {
     let drill = named(&args.name)?;
-    let stage = Stage::open(lab, args.database.as_deref(), &args.target).await?;
-    stage.is_suitable(drill)?;
-    let login = stage.login().await?;
-    let runtime = stage.client_runtime().await?;
-    let options =
-        Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
     let count = usize::try_from(args.runs).unwrap_or(1);
-    let work = async {
+    on_stage(lab, args.database.as_deref(), &args.target, async |stage: &Stage, options: &Options| {
+        stage.is_suitable(drill)?;
         let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
         let Some(controls) = controls else {
-            let mut report = drill::run(drill, count, &options, view, apply).await?;
+            let mut report = drill::run(drill, count, options, view, apply).await.map_err(unfinished)?;
             if let Some(run) = report.worst_mut() {
                 run.timeline.add_events(stage.events(run.timeline.begun_us).await);
             }
@@ -213,28 +240,83 @@ async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Re
         };
         let mut done = Vec::new();
         for sabotage in controls {
-            done.push(drill::control(drill, *sabotage, &options, view, apply).await?);
+            done.push(drill::control(drill, *sabotage, options, view, apply).await.map_err(unfinished)?);
         }
         Ok(Rehearsed::Controls(done))
-    };
-    let report = tokio::select! {
-        report = work => Ok(report),
-        signal = interrupted() => Err(signal),
+    })
+    .await
+}
+
+async fn soak(args: SoakArgs, output: Output) -> Result<Exit, CliError> {
+    let lab = running_lab(args.target.system.as_deref())?;
+    let seed = args.seed.unwrap_or_else(|| effects::clock::now().as_micros() % 1_000_000);
+    let tally = RefCell::new(Tally::new(seed));
+    let soaked =
+        on_stage(lab, args.database.as_deref(), &args.target, async |stage: &Stage, options: &Options| {
+            let drills = Drill::ALL.into_iter().filter(|drill| stage.is_suitable(*drill).is_ok()).collect();
+            let order = drill::Order::new(seed, drills);
+            let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
+            let add = |drill, run: &drill::Run| tally.borrow_mut().add(drill, run);
+            drill::soak(order, args.length, options, view, apply, add).await.map_err(unfinished)
+        })
+        .await;
+    let tally = tally.into_inner();
+    // What was found before an end that nobody wanted counts as well.
+    output.print(&match args.json {
+        true => serde_json::to_string_pretty(&tally).unwrap_or_default() + "\n",
+        false => tally.to_string(),
+    })?;
+    soaked?;
+    Ok(if tally.passed() { Exit::Done } else { Exit::Degraded })
+}
+
+/// Does `work` on a system, with the outside clients' runtime and login. What was done and lasts is taken back, also when a
+/// signal interrupts it.
+async fn on_stage<T>(
+    lab: Lab,
+    database: Option<&str>,
+    target: &Target,
+    work: impl AsyncFnOnce(&Stage, &Options) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let _alone = take_stage(&lab)?;
+    let stage = Stage::open(lab, database, target).await?;
+    let login = stage.login().await?;
+    let runtime = stage.client_runtime().await?;
+    let options =
+        Options { tell: |text| note(&format!("{text}\n")), ..Options::new(runtime.handle().clone(), login) };
+    let done = tokio::select! {
+        done = work(&stage, &options) => done,
+        name = interrupted() => {
+            Err(CliError::failed(format!("{name} interrupted the drill; its fault has been taken back")))
+        }
     };
     // Nothing is left of a drill that ended early; after one that ran to its end there is nothing to take back.
     stage.take_back().await;
     // A runtime may not be ended inside another one.
     let _ = tokio::task::spawn_blocking(move || runtime.shutdown()).await;
-    let report = report.map_err(|name| {
-        CliError::failed(format!("{name} interrupted the drill; its fault has been taken back"))
-    })?;
-    report.map_err(|error| match error {
+    done
+}
+
+fn unfinished(error: DrillError) -> CliError {
+    match error {
         DrillError::Refused(_) => CliError::with(Exit::Refused, error.to_string())
             .hint("`mainstay status` says what is missing; drills wait until all of it is back"),
         DrillError::NoView(_) | DrillError::NoLoad(_) | DrillError::Step { .. } => {
             CliError::failed(error.to_string())
         }
-    })
+    }
+}
+
+/// One drill at a time: two would measure each other. Held until it is dropped, whatever becomes of this process.
+fn take_stage(lab: &Lab) -> Result<Lock, CliError> {
+    let refused = |because: String| CliError::with(Exit::Refused, format!("the drill is refused: {because}"));
+    match Lock::try_take(&lab.directory().join("drill.lock")) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => {
+            Err(refused(format!("another drill runs on {}", lab.system())).hint("wait until it has ended"))
+        }
+        Err(error) => Err(refused(error.to_string())),
+    }
 }
 
 /// Waits for a signal that asks this process to end.

@@ -55,7 +55,11 @@ async fn receiving_may_be_cancelled_at_any_time() {
     let world = World::new();
     let (mut there, here, _listener) = pair(&world, StreamKind::Raft).await;
     let (_sender, mut receiver) = here.connection.split();
+    // Nothing comes before the first receive was cancelled; later ones are cancelled wherever they stand.
+    let (first, cancelled_once) = tokio::sync::oneshot::channel();
+    let mut first = Some(first);
     let sending = tokio::spawn(async move {
+        cancelled_once.await.unwrap();
         for number in 0..50_u32 {
             let mut body = vec![0; 100_000];
             body[..4].copy_from_slice(&number.to_be_bytes());
@@ -72,7 +76,12 @@ async fn receiving_may_be_cancelled_at_any_time() {
                 assert_eq!((frame.len(), &frame[..4]), (100_000, &next.to_be_bytes()[..]));
                 next += 1;
             }
-            () = tokio::task::yield_now() => cancelled += 1,
+            () = tokio::task::yield_now() => {
+                cancelled += 1;
+                if let Some(first) = first.take() {
+                    first.send(()).unwrap();
+                }
+            }
         }
     }
     println!("{cancelled} receives were cancelled");

@@ -39,7 +39,10 @@ async fn a_corrupted_control_file_is_one_clear_error() {
     bytes[100] ^= 0xff;
     std::fs::write(&control, &bytes).unwrap();
     let error = refused_untouched(&cluster).await;
-    assert!(matches!(error, StartError::Control(_)) && error.to_string().contains("clone"), "{error}");
+    assert!(
+        matches!(error, StartError::Control(_)) && error.to_string().contains("is copied anew"),
+        "{error}"
+    );
     std::fs::remove_file(&control).unwrap();
     let error = refused_untouched(&cluster).await;
     assert!(matches!(error, StartError::Control(_)) && error.to_string().contains("pg_control"), "{error}");

@@ -24,6 +24,7 @@ use super::prober::Prober;
 use super::report::{Report, Run};
 use super::sabotage::{Control, Sabotage};
 use super::session::Deadlines;
+use super::soak::Order;
 use super::step::Step;
 use super::table::RunName;
 use course::{FLOW, play};
@@ -172,6 +173,34 @@ pub async fn control(
         readers::remove_table(options, &view).await.unwrap_or_else(|reason| (options.tell)(&reason));
     }
     Ok(sabotage.judge(drill, run?))
+}
+
+/// Runs drills one after another for `length`, and tells `add` what came of each. A run that does not pass ends nothing.
+///
+/// # Errors
+/// When the system does not come back to full redundancy, or cannot be measured.
+pub async fn soak(
+    order: Order,
+    length: Duration,
+    options: &Options,
+    view: impl AsyncFn() -> Result<SystemView, String>,
+    apply: impl AsyncFn(&Step) -> Result<String, String>,
+    mut add: impl FnMut(Drill, &Run),
+) -> Result<(), DrillError> {
+    let begun = clock::now();
+    for (number, drill) in order.enumerate() {
+        let spent = clock::now().since(begun);
+        if spent >= length {
+            break;
+        }
+        (options.tell)(&format!("fault {} after {} s: {drill}", number + 1, spent.as_secs()));
+        let run = once(drill, number + 1, options, &view, &apply).await?;
+        add(drill, &run);
+    }
+    if let Ok(view) = view().await {
+        readers::remove_table(options, &view).await.unwrap_or_else(|reason| (options.tell)(&reason));
+    }
+    Ok(())
 }
 
 /// How long the effect of a pretended fault is waited for.

@@ -90,6 +90,15 @@ impl Stage {
         let refused = |words: String| CliError::with(Exit::Refused, words);
         let is_async = matches!(self.database.durability, Durability::Async { .. });
         let lab = lock(&self.lab);
+        let off: Vec<&str> =
+            lab.nodes().filter(|(_, node)| !node.is_on()).map(|(name, _)| name.as_str()).collect();
+        if let Some(first) = off.first() {
+            return Err(refused(format!(
+                "the drill is refused: not every node is on: {} is off",
+                off.join(", ")
+            ))
+            .hint(format!("mainstay lab start {first}")));
+        }
         let has_volume = |node: &NodeName| lab.node(node).is_ok_and(|node| node.volume.is_some());
         if drill.needs_volumes() && !self.database.members.iter().all(has_volume) {
             return Err(refused(format!(
