@@ -1,25 +1,164 @@
-//! A drill's steps as faults of the lab.
+//! What can be done to a node, as data: in which words, by which means, how it ends by itself, and what takes it back.
 
+use std::fmt;
 use std::thread;
 use std::time::Duration;
 
 use model::{DatabaseName, NodeName};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::faults;
 use super::step::Step;
 use crate::error::{LabError, Result};
-use crate::fault::{CutOptions, Evidence, Target};
+use crate::fault::Evidence;
 use crate::lab::Lab;
 
 /// When a fault ends by itself although nobody took it back: longer than any drill waits.
-const EXPIRES: Duration = Duration::from_secs(180);
+pub(super) const EXPIRES: Duration = Duration::from_secs(180);
 
 /// When a hung disk ends by itself: long enough for every objective, and short, because nothing that writes there can be
 /// killed before.
-const DISK_EXPIRES: Duration = Duration::from_secs(60);
+pub(super) const DISK_EXPIRES: Duration = Duration::from_secs(60);
 
-/// How long clients write to a separated node before it is struck again: shorter than others take to judge it silent and
-/// to wait for its lease.
-const SEPARATED: Duration = Duration::from_millis(300);
+/// How an act is done to a node; the database is the one under drill.
+pub(super) type Inject = fn(&mut Lab, &DatabaseName, &NodeName) -> Result<Evidence>;
+
+/// One thing that can be done to a node.
+pub struct Act {
+    /// Its name in what is handed to guards.
+    pub(super) name: &'static str,
+    /// What is done, with `{}` where the node's name stands.
+    pub(super) words: &'static str,
+    /// By which means of an ordinary kernel.
+    pub(super) means: &'static str,
+    /// How it ends when nobody takes it back.
+    pub(super) ends: Ends,
+    /// What takes it back; `None` when it is over in a moment, or takes something back itself.
+    pub(super) undo: Option<&'static Self>,
+    /// What others must see of it.
+    pub(super) shows: Shows,
+    /// What the node must have.
+    pub(super) needs: Needs,
+    /// Does it.
+    pub(super) inject: Inject,
+}
+
+/// How an act ends when nobody takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// It is over in a moment.
+    AtOnce,
+    /// The kernel ends it: what it rests on has a timeout.
+    ByKernel(Duration),
+    /// A guard process on the same machine takes it back.
+    ByGuard(Duration),
+    /// The same, by a guard that the fault itself has started.
+    ByOwnGuard(Duration),
+}
+
+/// By what others see that an act was really done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// Nothing that is checked in general: what was expected of the system has to show it.
+    Nothing,
+    /// Nobody outside hears the node any more.
+    Silence,
+    /// The node's agent is another one than before.
+    AnotherAgent,
+    /// The node's agent does not answer.
+    SilentAgent,
+}
+
+/// What a node must have so that an act can be done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// Nothing beyond the lab.
+    Nothing,
+    /// A volume of its own for its databases.
+    Volume,
+    /// At least two lines.
+    TwoLines,
+    /// Clocks that can be changed for this node alone.
+    Clock,
+}
+
+impl Act {
+    /// An act that is over in a moment and shows in nothing by itself; `inject` must be given.
+    pub(super) const ONCE: Self = Self {
+        name: "",
+        words: "",
+        means: "",
+        ends: Ends::AtOnce,
+        undo: None,
+        shows: Shows::Nothing,
+        needs: Needs::Nothing,
+        inject: nothing,
+    };
+
+    /// The same, taken back by `undo` and by a guard.
+    pub(super) const fn until(undo: &'static Self) -> Self {
+        Self { undo: Some(undo), ends: Ends::ByGuard(EXPIRES), ..Self::ONCE }
+    }
+
+    /// By which means it is done.
+    pub const fn means(&self) -> &'static str {
+        self.means
+    }
+
+    /// How it ends when nobody takes it back.
+    pub const fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    /// What the node must have.
+    pub const fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    pub(super) fn on(&self, node: &NodeName) -> String {
+        self.words.replace("{}", node.as_str())
+    }
+
+    fn find(name: &str) -> Option<&'static Self> {
+        faults::acts().find(|act| act.name == name)
+    }
+}
+
+fn nothing(_: &mut Lab, _: &DatabaseName, node: &NodeName) -> Result<Evidence> {
+    Err(LabError::NotPossible {
+        what: format!("doing something to {node}"),
+        why: "nobody says what".to_owned(),
+    })
+}
+
+impl fmt::Debug for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Act {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Act {}
+
+pub(super) fn serialize_act<S: Serializer>(
+    act: &&'static Act,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    act.name.serialize(serializer)
+}
+
+pub(super) fn deserialize_act<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<&'static Act, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Act::find(&name).ok_or_else(|| D::Error::custom(format!("there is no act `{name}`")))
+}
 
 /// Does one step and says what was seen of it. It waits for processes and files: not for a thread of an async runtime.
 ///
@@ -29,47 +168,24 @@ const SEPARATED: Duration = Duration::from_millis(300);
 /// # Errors
 /// Those of the faults, and [`LabError::NotPossible`] for what is asked of the system and not done to it.
 pub fn act(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<String> {
-    // A cut ends by the kernel's clock, a hung disk by a guard of its own.
-    let ends_by_itself = matches!(step, Step::CutNode(_) | Step::SeparateNode(_) | Step::HangDisk(_));
-    let undo = step.undo();
-    if !undo.is_empty() && !ends_by_itself {
-        lab.set_guard(database, &undo, EXPIRES)?;
+    if let Some(lasting) = step.guarded() {
+        lab.set_guard(database, &step.undo(), lasting)?;
     }
     evidence(lab, database, step).map(|evidence| evidence.to_string())
 }
 
 fn evidence(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<Evidence> {
-    let postmaster = || Target::Postmaster(database.clone());
     match step {
-        Step::KillPostmaster(node) => lab.kill_process(node, &postmaster()),
-        Step::HangPostmaster(node) => lab.hang_process(node, &postmaster()).map(|(_, evidence)| evidence),
-        Step::ResumePostmaster(node) => lab.resume(node, &postmaster()),
-        Step::KillAgent(node) => lab.kill_process(node, &Target::Agent),
-        Step::HangAgent(node) => lab.hang_process(node, &Target::Agent).map(|(_, evidence)| evidence),
-        Step::ResumeAgent(node) => lab.resume(node, &Target::Agent),
-        Step::CutProxy(node) => lab.cut_proxy(node),
-        Step::KillNode(node) => lab.kill_node(node),
+        Step::Do { act, node } => (act.inject)(lab, database, node),
         Step::KillNodes(nodes) => lab.kill_nodes(nodes),
-        Step::StartNode(node) => lab.start_node(node),
-        Step::FreezeNode(node) => lab.freeze_node(node, true),
-        Step::ThawNode(node) => lab.thaw_node(node),
-        Step::CutNode(node) => lab.cut_node(node, &CutOptions::whole().lasting(EXPIRES)),
-        Step::SeparateNode(node) => separate(lab, node),
-        Step::HealNode(node) => lab.heal_node(node),
-        Step::FillDisk(node) => lab.fill_volume(node),
-        Step::FreeDisk(node) => lab.unfill_volume(node),
-        Step::HangDisk(node) => lab.freeze_volume(node, DISK_EXPIRES).map(|(_, evidence)| evidence),
-        Step::ThawDisk(node) => lab.thaw_volume(node),
+        Step::Wait(time) => {
+            let begun = effects::clock::now();
+            thread::sleep(*time);
+            Ok(Evidence::since(begun, "it is over"))
+        }
         Step::Switchover(_) | Step::HandTo(_) | Step::AskStatus => Err(LabError::NotPossible {
             what: format!("to {step}"),
             why: "the lab injects faults; this is asked of the system".to_owned(),
         }),
     }
-}
-
-/// Cuts a node from every other one and gives clients time to write to it.
-fn separate(lab: &Lab, node: &NodeName) -> Result<Evidence> {
-    let evidence = lab.separate_node(node, EXPIRES)?;
-    thread::sleep(SEPARATED);
-    Ok(evidence)
 }

@@ -1,173 +1,228 @@
-//! The names of the drills.
+//! The drills by name, and the layers they belong to. What each does and must bring about lies in [`faults`].
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A drill's name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Drill {
-    /// The primary's postmaster is killed.
-    PostmasterKill,
-    /// The primary's postmaster hangs, and nothing else does.
-    PostmasterHang,
-    /// The primary's whole node loses power.
-    NodeKill,
-    /// The primary's whole node stands still and wakes up later, unaware.
-    NodeFreeze,
-    /// The primary's node loses every line.
-    NetworkCut,
-    /// The primary's node loses every line and gets them back early or late.
-    Heal,
-    /// The primary hands over in an orderly way.
-    Switchover,
-    /// A standby's whole node loses power.
-    StandbyKill,
-    /// The nodes of all standbys lose power.
-    BothStandbysKill,
-    /// Every node loses power at once.
-    AllNodesKill,
-    /// A node loses power and comes back: the primary's and a standby's in turn.
-    Rejoin,
-    /// The agent of the primary's node is killed.
-    AgentKill,
-    /// The agent that leads the coordination is killed.
-    CoordinationLeaderKill,
-    /// The agents of all nodes but the primary's stand still.
-    CoordinationQuorumLoss,
-    /// Proxies lose the connection to their agent.
-    ProxyAgentCut,
-    /// The disk of a standby is full.
-    DiskFullStandby,
-    /// The disk of the primary is full.
-    DiskFullPrimary,
-    /// The disk of the primary hangs.
-    DiskHangPrimary,
-    /// A database that may lose writes loses some, and it is seen.
-    AsyncLoss,
+use model::NodeName;
+
+use super::act::Needs;
+use super::faults;
+use super::plan::{Cast, Expectation, Manner, Plan};
+use super::step::Step;
+
+/// A rehearsed fault: what is done, to whom, and what must come of it.
+pub struct Drill {
+    /// Its name on the command line.
+    pub(super) name: &'static str,
+    /// Where the fault strikes.
+    pub(super) layer: Layer,
+    /// What it does, in one sentence.
+    pub(super) summary: &'static str,
+    /// What must come of it. A run may vary (see [`Drill::plan`]).
+    pub(super) expectation: Expectation,
+    /// How the client behaves.
+    pub(super) manner: Manner,
+    /// What is done.
+    pub(super) acts: fn(&Cast) -> Vec<Step>,
+    /// How a run differs from the plain plan: acts, then what takes each of them back.
+    pub(super) vary: fn(&mut Plan, &Cast),
+    /// Whether a run in which nothing was done to the system looks different from outside.
+    pub(super) shows: bool,
+    /// Whether it may go on beside another fault: no member is lost by it.
+    pub(super) is_light: bool,
+}
+
+/// Where a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// A single process.
+    Process,
+    /// A whole machine.
+    Node,
+    /// Storage.
+    Disk,
+    /// Memory, processors, numbers of processes and connections.
+    Resources,
+    /// What time it is.
+    Clock,
+    /// Links between machines.
+    Network,
+    /// A whole site or line.
+    Site,
+    /// What people do and write into files.
+    Operator,
+}
+
+impl Layer {
+    /// All layers, in the order in which documents list them.
+    pub const ALL: [Self; 8] = [
+        Self::Process,
+        Self::Node,
+        Self::Disk,
+        Self::Resources,
+        Self::Clock,
+        Self::Network,
+        Self::Site,
+        Self::Operator,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Node => "node",
+            Self::Disk => "disk",
+            Self::Resources => "resources",
+            Self::Clock => "clock",
+            Self::Network => "network",
+            Self::Site => "site",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 impl Drill {
+    /// What a drill has that says nothing else; name, acts and expectation must be given.
+    pub(super) const PLAIN: Self = Self {
+        name: "",
+        layer: Layer::Process,
+        summary: "",
+        expectation: super::plan::failover("", 0),
+        manner: Manner::Stays,
+        acts: |_| vec![],
+        vary: |_, _| {},
+        shows: true,
+        is_light: false,
+    };
+
     /// All drills, in the order in which documents list them.
-    pub const ALL: [Self; 19] = [
-        Self::PostmasterKill,
-        Self::NodeKill,
-        Self::NodeFreeze,
-        Self::NetworkCut,
-        Self::Switchover,
-        Self::StandbyKill,
-        Self::AgentKill,
-        Self::PostmasterHang,
-        Self::BothStandbysKill,
-        Self::AllNodesKill,
-        Self::Heal,
-        Self::Rejoin,
-        Self::CoordinationLeaderKill,
-        Self::CoordinationQuorumLoss,
-        Self::ProxyAgentCut,
-        Self::DiskFullStandby,
-        Self::DiskFullPrimary,
-        Self::DiskHangPrimary,
-        Self::AsyncLoss,
-    ];
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        faults::drills()
+    }
 
     /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PostmasterKill => "postmaster-kill",
-            Self::PostmasterHang => "postmaster-hang",
-            Self::NodeKill => "node-kill",
-            Self::NodeFreeze => "node-freeze",
-            Self::NetworkCut => "network-cut",
-            Self::Heal => "heal",
-            Self::Switchover => "switchover",
-            Self::StandbyKill => "standby-kill",
-            Self::BothStandbysKill => "both-standbys-kill",
-            Self::AllNodesKill => "all-nodes-kill",
-            Self::Rejoin => "rejoin",
-            Self::AgentKill => "agent-kill",
-            Self::CoordinationLeaderKill => "coordination-leader-kill",
-            Self::CoordinationQuorumLoss => "coordination-quorum-loss",
-            Self::ProxyAgentCut => "proxy-agent-cut",
-            Self::DiskFullStandby => "disk-full-standby",
-            Self::DiskFullPrimary => "disk-full-primary",
-            Self::DiskHangPrimary => "disk-hang-primary",
-            Self::AsyncLoss => "async-loss",
-        }
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where its fault strikes.
+    pub const fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// What it does, in one sentence.
-    pub const fn summary(self) -> &'static str {
-        match self {
-            Self::PostmasterKill => "kills the primary's postmaster with SIGKILL",
-            Self::PostmasterHang => {
-                "stops the primary's postmaster alone: open sessions go on, new ones get no answer"
-            }
-            Self::NodeKill => "takes the power from the primary's node: its links first, then every process",
-            Self::NodeFreeze => "freezes the primary's node for some seconds, its links cut, and thaws it",
-            Self::NetworkCut => "cuts the primary's node from every line for some seconds",
-            Self::Heal => {
-                "cuts the primary's node off and heals it, in turn as soon as another leads and after its lease"
-            }
-            Self::Switchover => "hands the primary over to a standby in an orderly way",
-            Self::StandbyKill => "takes the power from a standby's node",
-            Self::BothStandbysKill => {
-                "takes the power from the nodes of all standbys and starts one after another"
-            }
-            Self::AllNodesKill => {
-                "takes the power from every member's node at once and starts them, each run in another order"
-            }
-            Self::Rejoin => {
-                "takes the power from a node and starts it again: the primary's and a standby's in turn"
-            }
-            Self::AgentKill => "kills the agent on the primary's node with SIGKILL",
-            Self::CoordinationLeaderKill => {
-                "kills the agent that leads the coordination: in turn on the primary's node and on another one"
-            }
-            Self::CoordinationQuorumLoss => {
-                "stops the agents of all nodes but the primary's, so that nothing can be decided"
-            }
-            Self::ProxyAgentCut => "shuts down the connection between every proxy and its agent",
-            Self::DiskFullStandby => "fills the disk of a standby to the last block",
-            Self::DiskFullPrimary => "fills the disk of the primary to the last block",
-            Self::DiskHangPrimary => {
-                "lets the disk of the primary hang: writes to it wait and cannot be killed"
-            }
-            Self::AsyncLoss => {
-                "cuts the primary of a database with async durability from its standbys, then takes its power"
-            }
-        }
+    pub const fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    /// What must come of it. A run may vary in who becomes the primary (see [`Drill::plan`]).
+    pub const fn expectation(&self) -> Expectation {
+        self.expectation
+    }
+
+    /// What is done in a run, what takes it back, and what must come of it.
+    pub fn plan(&self, cast: &Cast) -> Plan {
+        let fault = (self.acts)(cast);
+        let recovery: Vec<Step> = fault.iter().flat_map(Step::undo).collect();
+        let (manner, expectation) = (self.manner, self.expectation);
+        let mut plan = Plan { prepare: vec![], fault, recovery, manner, expectation };
+        (self.vary)(&mut plan, cast);
+        plan
+    }
+
+    /// Whether it is for databases that may lose writes, and for no other.
+    pub const fn is_for_async(&self) -> bool {
+        self.expectation.loses
+    }
+
+    /// Whether it may go on beside another fault.
+    pub const fn is_light(&self) -> bool {
+        self.is_light
+    }
+
+    /// What the nodes it strikes must have.
+    pub fn needs(&self) -> Needs {
+        let name = |name: &str| NodeName::new(name);
+        let anybody = Cast {
+            primary: name("primary"),
+            standbys: vec![name("standby"), name("other")],
+            leader: None,
+            run: 1,
+        };
+        (self.acts)(&anybody).iter().map(Step::needs).max().unwrap_or(Needs::Nothing)
     }
 }
 
 impl fmt::Display for Drill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.name)
     }
 }
 
+impl fmt::Debug for Drill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Drill {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Drill {}
+
 /// A name that is no drill's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no drill `{0}`; there are: {names}", names = Drill::ALL.map(Drill::name).join(", "))]
+#[error("there is no drill `{0}`{hint}", hint = similar(.0))]
 pub struct UnknownDrill(String);
 
-impl FromStr for Drill {
+/// The drills whose names share a word with this one.
+fn similar(name: &str) -> String {
+    let shares =
+        |drill: &&Drill| drill.name.split('-').any(|word| name.split('-').any(|given| given == word));
+    let names: Vec<&str> = Drill::all().filter(shares).map(Drill::name).collect();
+    if names.is_empty() { String::new() } else { format!("; there are: {}", names.join(", ")) }
+}
+
+impl FromStr for &'static Drill {
     type Err = UnknownDrill;
 
     fn from_str(name: &str) -> Result<Self, UnknownDrill> {
-        Self::ALL.into_iter().find(|drill| drill.name() == name).ok_or_else(|| UnknownDrill(name.to_owned()))
+        Drill::all().find(|drill| drill.name == name).ok_or_else(|| UnknownDrill(name.to_owned()))
     }
+}
+
+/// The drill of this name.
+#[cfg(test)]
+#[track_caller]
+pub(super) fn drill(name: &str) -> &'static Drill {
+    name.parse().unwrap()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn drills_are_found_by_their_names() {
-        for drill in Drill::ALL {
-            assert_eq!(drill.name().parse(), Ok(drill));
+        for drill in Drill::all() {
+            assert_eq!(drill.name().parse::<&'static Drill>().unwrap(), drill);
         }
-        let error = "earthquake".parse::<Drill>().unwrap_err().to_string();
-        assert!(error.contains("`earthquake`") && error.contains("node-freeze"), "{error}");
+        let error = "node-earthquake".parse::<&'static Drill>().unwrap_err().to_string();
+        assert!(error.contains("`node-earthquake`") && error.contains("node-freeze"), "{error}");
+        assert!(!error.contains("switchover"), "{error}");
+    }
+
+    #[test]
+    fn every_drill_says_what_it_does_and_what_must_come_of_it() {
+        let mut names = BTreeSet::new();
+        for drill in Drill::all() {
+            assert!(names.insert(drill.name), "two drills are called {drill}");
+            assert!(!drill.summary.is_empty() && !drill.expectation.words.is_empty(), "{drill}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod act;
 mod catalogue;
 mod checker;
 mod client;
+mod faults;
 mod history;
 mod page;
 mod picture;
@@ -41,8 +42,8 @@ mod timeline;
 mod tests;
 
 pub use self::checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
-pub use act::act;
-pub use catalogue::{Drill, UnknownDrill};
+pub use act::{Act, Ends, Needs, Shows, act};
+pub use catalogue::{Drill, Layer, UnknownDrill};
 pub use client::{Client, Ids, Target, WRITE_EVERY};
 pub use history::{Answer, Copy, History, Member, Outcome, Role, Server, Write, WriteId, Writer};
 pub use page::markdown;

@@ -10,7 +10,7 @@ use super::timeline::Timeline;
 const MOST_EVENTS: usize = 60;
 
 /// The page; `picture` is where the picture lies, seen from it.
-pub fn markdown(drill: Drill, report: &Report, picture: &str) -> String {
+pub fn markdown(drill: &'static Drill, report: &Report, picture: &str) -> String {
     let verdict = if report.passed { "passed" } else { "FAILED" };
     let mut page = format!("# Drill {drill}: {verdict}\n\nIt {}.\n\n", drill.summary());
     let _ = writeln!(page, "Expected: {}.\n\n```text\n{report}```", report.expected);
@@ -55,6 +55,7 @@ fn happened(timeline: &Timeline) -> String {
 mod tests {
     use model::event::{Event, Severity};
 
+    use super::super::catalogue::drill;
     use super::*;
     use crate::drill::Run;
 
@@ -81,7 +82,7 @@ mod tests {
             timeline,
             ..Run::default()
         };
-        let report = Report::new(Drill::NodeKill, vec![run]);
-        insta::assert_snapshot!(markdown(Drill::NodeKill, &report, "timeline.svg"));
+        let report = Report::new(drill("node-kill"), vec![run]);
+        insta::assert_snapshot!(markdown(drill("node-kill"), &report, "timeline.svg"));
     }
 }

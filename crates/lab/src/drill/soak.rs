@@ -12,12 +12,12 @@ use super::report::{Run, Spread, in_ms};
 #[derive(Clone, Debug)]
 pub struct Order {
     state: u64,
-    drills: Vec<Drill>,
+    drills: Vec<&'static Drill>,
 }
 
 impl Order {
     /// An order of these drills.
-    pub const fn new(seed: u64, drills: Vec<Drill>) -> Self {
+    pub const fn new(seed: u64, drills: Vec<&'static Drill>) -> Self {
         Self { state: seed, drills }
     }
 
@@ -31,9 +31,9 @@ impl Order {
 }
 
 impl Iterator for Order {
-    type Item = Drill;
+    type Item = &'static Drill;
 
-    fn next(&mut self) -> Option<Drill> {
+    fn next(&mut self) -> Option<&'static Drill> {
         let count = u64::try_from(self.drills.len()).ok().filter(|count| *count > 0)?;
         let place = usize::try_from(self.random() % count).ok()?;
         self.drills.get(place).copied()
@@ -87,7 +87,7 @@ impl Tally {
     }
 
     /// Adds a run.
-    pub fn add(&mut self, drill: Drill, run: &Run) {
+    pub fn add(&mut self, drill: &'static Drill, run: &Run) {
         self.faults += 1;
         self.acknowledged += run.acknowledged;
         self.lost += run.lost;
@@ -137,11 +137,12 @@ impl fmt::Display for Tally {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalogue::drill;
     use super::*;
 
     #[test]
     fn a_seed_gives_the_same_order_again_and_every_drill_has_its_turn() {
-        let drills = vec![Drill::NodeKill, Drill::Switchover, Drill::AgentKill];
+        let drills = vec![drill("node-kill"), drill("switchover"), drill("agent-kill")];
         let order = |seed| Order::new(seed, drills.clone()).take(50).collect::<Vec<_>>();
         assert_eq!(order(7), order(7));
         assert_ne!(order(7), order(8));
@@ -153,11 +154,11 @@ mod tests {
     fn a_tally_counts_what_happened_and_keeps_why_a_run_failed() {
         let mut tally = Tally::new(7);
         let good = Run { outage_ms: Some(400.0), acknowledged: 100, passed: true, ..Run::default() };
-        tally.add(Drill::NodeKill, &good);
-        tally.add(Drill::Switchover, &Run { outage_ms: Some(200.0), ..good.clone() });
+        tally.add(drill("node-kill"), &good);
+        tally.add(drill("switchover"), &Run { outage_ms: Some(200.0), ..good.clone() });
         assert!(tally.passed());
         let bad = Run { lost: 2, passed: false, failures: vec!["2 are lost".to_owned()], ..good };
-        tally.add(Drill::NodeKill, &bad);
+        tally.add(drill("node-kill"), &bad);
         assert!(!tally.passed());
         assert_eq!((tally.faults, tally.acknowledged, tally.lost), (3, 300, 2));
         assert_eq!(tally.drills["node-kill"].runs, 2);

@@ -113,8 +113,7 @@ struct SoakArgs {
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     match args.command {
         Command::List => {
-            let line = |drill: Drill| format!("{drill:<25} {}\n", drill.expectation().words);
-            output.print(&Drill::ALL.map(line).concat())?;
+            output.print(&explain::list())?;
             Ok(Exit::Done)
         }
         Command::Explain(ExplainArgs { name }) => {
@@ -166,7 +165,7 @@ impl Rehearsed {
 }
 
 /// Writes the page, the figures and the picture of a drill.
-fn write_report(directory: &Path, drill: Drill, report: &Report) -> Result<(), CliError> {
+fn write_report(directory: &Path, drill: &'static Drill, report: &Report) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
         CliError::failed(format!("the report cannot be written to {}", directory.display())).because(&error)
     };
@@ -219,7 +218,7 @@ fn running_lab(name: Option<&str>) -> Result<Lab, CliError> {
     }
 }
 
-fn named(name: &str) -> Result<Drill, CliError> {
+fn named(name: &str) -> Result<&'static Drill, CliError> {
     name.parse().map_err(|error| {
         CliError::with(Exit::Invalid, "there is no such drill").because(&error).hint("mainstay drill list")
     })
@@ -253,7 +252,7 @@ async fn soak(args: SoakArgs, output: Output) -> Result<Exit, CliError> {
     let tally = RefCell::new(Tally::new(seed));
     let soaked =
         on_stage(lab, args.database.as_deref(), &args.target, async |stage: &Stage, options: &Options| {
-            let drills = Drill::ALL.into_iter().filter(|drill| stage.is_suitable(*drill).is_ok()).collect();
+            let drills = Drill::all().filter(|drill| stage.is_suitable(drill).is_ok()).collect();
             let order = drill::Order::new(seed, drills);
             let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
             let add = |drill, run: &drill::Run| tally.borrow_mut().add(drill, run);

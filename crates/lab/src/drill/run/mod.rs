@@ -126,7 +126,7 @@ impl Options {
 /// When the first run is refused or cannot be measured. A refusal before a later run ends the drill and is part of the
 /// report.
 pub async fn run(
-    drill: Drill,
+    drill: &'static Drill,
     count: usize,
     options: &Options,
     view: impl AsyncFn() -> Result<SystemView, String>,
@@ -155,7 +155,7 @@ pub async fn run(
 /// # Errors
 /// As [`run`].
 pub async fn control(
-    drill: Drill,
+    drill: &'static Drill,
     sabotage: Sabotage,
     options: &Options,
     view: impl AsyncFn() -> Result<SystemView, String>,
@@ -185,7 +185,7 @@ pub async fn soak(
     options: &Options,
     view: impl AsyncFn() -> Result<SystemView, String>,
     apply: impl AsyncFn(&Step) -> Result<String, String>,
-    mut add: impl FnMut(Drill, &Run),
+    mut add: impl FnMut(&'static Drill, &Run),
 ) -> Result<(), DrillError> {
     let begun = clock::now();
     for (number, drill) in order.enumerate() {
@@ -217,7 +217,7 @@ struct Stage {
 }
 
 async fn once(
-    drill: Drill,
+    drill: &'static Drill,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
@@ -290,7 +290,7 @@ fn cast(view: &SystemView, run: usize) -> Result<Cast, DrillError> {
 
 /// Refuses what is not safe and brings about what the drill presupposes.
 async fn prepare(
-    drill: Drill,
+    drill: &'static Drill,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
@@ -316,7 +316,7 @@ const PREPARATIONS: u32 = 4;
 
 /// Refuses what is not safe, and starts client and prober.
 async fn set_up(
-    drill: Drill,
+    drill: &'static Drill,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,

@@ -9,6 +9,7 @@ use effects::clock;
 use model::NodeName;
 use model::time::Moment;
 
+use super::super::act::Shows;
 use super::super::checker::{self, Findings, Window};
 use super::super::history::{Copy, History, Member, Outcome, Write, Writer};
 use super::super::plan::{Change, Plan, Writes};
@@ -243,8 +244,9 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
 /// That an agent which was killed is another one now, and one that was stopped did not answer.
 fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
     let Course { begun, struck, healing, .. } = *case.course;
-    match step {
-        Step::KillAgent(node) => {
+    let node = step.nodes().first()?;
+    match step.shows() {
+        Shows::AnotherAgent => {
             let run_at = |when: &dyn Fn(Moment) -> bool| {
                 let seen = case.watched.iter().filter(|watched| when(watched.at));
                 seen.filter_map(|watched| watched.answering.get(node)).next_back().copied()
@@ -253,33 +255,14 @@ fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
             (before.is_some() && before == after)
                 .then(|| format!("the agent of {node} is the one it was before: nobody killed it"))
         }
-        Step::HangAgent(node) => {
+        Shows::SilentAgent => {
             let meanwhile = |watched: &&Watched| watched.at >= struck + UNDER_WAY && watched.at < healing;
             let answered = |watched: &Watched| watched.answering.contains_key(node);
             let mut during = case.watched.iter().filter(meanwhile).peekable();
             (during.peek().is_some() && during.all(answered))
                 .then(|| format!("the agent of {node} answered all the time: nobody stopped it"))
         }
-        Step::KillPostmaster(_)
-        | Step::HangPostmaster(_)
-        | Step::ResumePostmaster(_)
-        | Step::KillNode(_)
-        | Step::KillNodes(_)
-        | Step::StartNode(_)
-        | Step::FreezeNode(_)
-        | Step::ThawNode(_)
-        | Step::CutNode(_)
-        | Step::SeparateNode(_)
-        | Step::HealNode(_)
-        | Step::ResumeAgent(_)
-        | Step::CutProxy(_)
-        | Step::FillDisk(_)
-        | Step::FreeDisk(_)
-        | Step::HangDisk(_)
-        | Step::ThawDisk(_)
-        | Step::Switchover(_)
-        | Step::HandTo(_)
-        | Step::AskStatus => None,
+        Shows::Silence | Shows::Nothing => None,
     }
 }
 

@@ -11,8 +11,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::postgres::{Cellar, Server, login};
+use crate::drill::catalogue::drill;
 use crate::drill::{
-    Control, Drill, DrillError, Entry, Member, Options, Report, Sabotage, Step, SystemView, control, run,
+    Control, DrillError, Entry, Member, Options, Report, Sabotage, Step, SystemView, control, run,
 };
 
 /// Two members, `a` and `b`, and what makes new ones.
@@ -80,7 +81,7 @@ impl Stand {
     }
 
     async fn apply(&self, step: &Step) -> Result<String, String> {
-        assert_eq!(*step, Step::KillPostmaster("a".into()));
+        assert_eq!(step.to_string(), "kill the postmaster on a");
         let mut pair = self.pair.lock().await;
         if pair.behaviour == Behaviour::Idle {
             return Ok("pretended".to_owned());
@@ -114,14 +115,14 @@ impl Stand {
     async fn control(&self, sabotage: Sabotage) -> Result<Control, DrillError> {
         let view = async || self.view().await;
         let apply = async |step: &Step| self.apply(step).await;
-        control(Drill::PostmasterKill, sabotage, &self.options().await, view, apply).await
+        control(drill("postmaster-kill"), sabotage, &self.options().await, view, apply).await
     }
 
     async fn drill(&self) -> Result<Report, DrillError> {
         let options = self.options().await;
         let view = async || self.view().await;
         let apply = async |step: &Step| self.apply(step).await;
-        run(Drill::PostmasterKill, 1, &options, view, apply).await
+        run(drill("postmaster-kill"), 1, &options, view, apply).await
     }
 }
 

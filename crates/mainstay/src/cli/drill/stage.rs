@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use decide::agent::Overview;
-use lab::drill::{self, Drill, Entry, Member, Step, SystemView};
+use lab::drill::{self, Drill, Entry, Member, Needs, Step, SystemView};
 use lab::{ClientRuntime, Lab};
 use mainstay::api::client::ask;
 use mainstay::api::{Reply, Request};
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     /// Refuses a drill that this system cannot show.
-    pub(super) fn is_suitable(&self, drill: Drill) -> Result<(), CliError> {
+    pub(super) fn is_suitable(&self, drill: &Drill) -> Result<(), CliError> {
         let refused = |words: String| CliError::with(Exit::Refused, words);
         let is_async = matches!(self.database.durability, Durability::Async { .. });
         let lab = lock(&self.lab);
@@ -100,7 +100,7 @@ impl Stage {
             .hint(format!("mainstay lab start {first}")));
         }
         let has_volume = |node: &NodeName| lab.node(node).is_ok_and(|node| node.volume.is_some());
-        if drill.needs_volumes() && !self.database.members.iter().all(has_volume) {
+        if drill.needs() == Needs::Volume && !self.database.members.iter().all(has_volume) {
             return Err(refused(format!(
                 "the drill is refused: {drill} needs nodes whose databases lie on volumes of their own"
             ))
@@ -115,8 +115,7 @@ impl Stage {
             (false, true) => Err(refused(format!(
                 "the drill is refused: {} has durability \"async\" and may lose writes, which every drill but {} would call a \
                  failure",
-                self.name,
-                Drill::AsyncLoss
+                self.name, "async-loss"
             ))),
             (true, true) | (false, false) => Ok(()),
         }

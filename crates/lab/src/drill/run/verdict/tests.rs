@@ -6,11 +6,12 @@ use model::postgres::Timeline;
 
 use super::super::course::Deed;
 use super::*;
+use crate::drill::catalogue::drill;
 use crate::drill::{Answer, Cast, Drill, Role, Server, Write, Writer};
 
 /// Everything a verdict rests on, to be changed at will.
 struct Forged {
-    drill: Drill,
+    drill: &'static Drill,
     course: Course,
     watched: Vec<Watched>,
     history: History,
@@ -60,7 +61,7 @@ fn green() -> Forged {
         answering: BTreeMap::new(),
     };
     Forged {
-        drill: Drill::NodeKill,
+        drill: drill("node-kill"),
         course: Course {
             begun: at(2000),
             struck: at(2050),
@@ -174,7 +175,7 @@ fn a_fault_that_did_not_happen_is_red() {
 #[test]
 fn an_error_or_a_change_where_none_may_be_is_red() {
     let mut forged = green();
-    forged.drill = Drill::AgentKill;
+    forged.drill = drill("agent-kill");
     forged.history.writes[100].outcome = Outcome::Unknown("the connection was lost".to_owned());
     let failures = judged(&forged).failures;
     assert!(
@@ -201,7 +202,7 @@ fn a_new_primary_that_healing_disturbs_is_red() {
 #[test]
 fn a_rejoin_that_takes_too_long_is_red() {
     red("full redundancy took 11950 ms, more than 10000 ms", |forged| {
-        forged.drill = Drill::Rejoin;
+        forged.drill = drill("rejoin");
         forged.course.settled = at(18_000);
         // The victim of an even run is a standby, and the primary stays.
         forged.watched = (0..18_000)
@@ -228,7 +229,7 @@ fn a_rejoin_that_takes_too_long_is_red() {
 /// Both standbys b and c die at 2000 ms; b is started at 5000 ms, its agent answers at 5500 ms, writes flow from 6000 ms.
 fn waiting() -> Forged {
     let mut forged = green();
-    forged.drill = Drill::BothStandbysKill;
+    forged.drill = drill("both-standbys-kill");
     forged.course.first = Some("b".into());
     forged.course.deeds.push(deed(
         "ask for the status",
@@ -291,7 +292,7 @@ fn a_status_that_does_not_say_what_would_help_is_red() {
 #[test]
 fn a_victim_that_stays_in_the_sync_set_is_red() {
     let mut forged = waiting();
-    forged.drill = Drill::DiskFullStandby;
+    forged.drill = drill("disk-full-standby");
     let failures = judged(&forged).failures;
     assert!(failures.iter().any(|f| f.contains("the sync set never shrank")), "{failures:?}");
     for watched in forged.watched.iter_mut().filter(|watched| watched.at >= at(3000)) {
@@ -305,7 +306,7 @@ fn a_victim_that_stays_in_the_sync_set_is_red() {
 #[test]
 fn a_control_that_finds_no_loss_is_red_and_one_that_finds_it_is_not() {
     let mut forged = green();
-    forged.drill = Drill::AsyncLoss;
+    forged.drill = drill("async-loss");
     let failures = judged(&forged).failures;
     assert_eq!(failures.len(), 1, "{failures:?}");
     assert!(failures[0].contains("the check found nothing where there must be something"), "{failures:?}");
@@ -316,14 +317,14 @@ fn a_control_that_finds_no_loss_is_red_and_one_that_finds_it_is_not() {
 #[test]
 fn a_connection_that_should_have_lived_on_is_red() {
     let mut forged = waiting();
-    forged.drill = Drill::ProxyAgentCut;
+    forged.drill = drill("proxy-agent-cut");
     let failures = judged(&forged).failures;
     assert!(failures.iter().any(|f| f.contains("had to connect anew 1 times")), "{failures:?}");
 }
 
 #[test]
 fn an_agent_that_only_seems_to_be_killed_or_stopped_is_red() {
-    let seen = |drill: Drill, during: Option<u64>, after: u64| {
+    let seen = |drill: &'static Drill, during: Option<u64>, after: u64| {
         let mut forged = green();
         forged.drill = drill;
         for watched in &mut forged.watched {
@@ -336,14 +337,14 @@ fn an_agent_that_only_seems_to_be_killed_or_stopped_is_red() {
         let told = |failure: &&String| failure.contains("the agent of");
         judged(&forged).failures.iter().filter(told).cloned().collect::<Vec<_>>()
     };
-    assert_eq!(seen(Drill::AgentKill, None, 2), [""; 0]);
+    assert_eq!(seen(drill("agent-kill"), None, 2), [""; 0]);
     assert_eq!(
-        seen(Drill::AgentKill, Some(1), 1),
+        seen(drill("agent-kill"), Some(1), 1),
         ["the agent of a is the one it was before: nobody killed it"]
     );
-    assert_eq!(seen(Drill::CoordinationQuorumLoss, None, 1), [""; 0]);
+    assert_eq!(seen(drill("coordination-quorum-loss"), None, 1), [""; 0]);
     assert_eq!(
-        seen(Drill::CoordinationQuorumLoss, Some(1), 1)[0],
+        seen(drill("coordination-quorum-loss"), Some(1), 1)[0],
         "the agent of b answered all the time: nobody stopped it"
     );
 }

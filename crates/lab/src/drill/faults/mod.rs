@@ -1,0 +1,23 @@
+//! The catalogue of faults, a file per layer: single acts with the means by which they are done, and the drills made of them.
+
+mod disk;
+mod network;
+mod node;
+mod operator;
+mod process;
+
+pub(super) use node::{KILL_NODE, START_NODE};
+
+use super::act::Act;
+use super::catalogue::Drill;
+
+/// Every act.
+pub(super) fn acts() -> impl Iterator<Item = &'static Act> {
+    [process::ACTS, node::ACTS, disk::ACTS, network::ACTS].concat().into_iter()
+}
+
+/// Every drill.
+pub(super) fn drills() -> impl Iterator<Item = &'static Drill> {
+    let layers = [process::DRILLS, node::DRILLS, disk::DRILLS, network::DRILLS, operator::DRILLS];
+    layers.into_iter().flatten()
+}
