@@ -178,6 +178,7 @@ fn evidence(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<Evide
     match step {
         Step::Do { act, node } => (act.inject)(lab, database, node),
         Step::KillNodes(nodes) => lab.kill_nodes(nodes),
+        Step::CutApart(nodes) => lab.separate_nodes(nodes, EXPIRES),
         Step::Wait(time) => {
             let begun = effects::clock::now();
             thread::sleep(*time);

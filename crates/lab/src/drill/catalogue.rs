@@ -1,5 +1,6 @@
 //! The drills by name, and the layers they belong to. What each does and must bring about lies in [`faults`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -147,6 +148,7 @@ impl Drill {
             primary: name("primary"),
             standbys: vec![name("standby"), name("other")],
             leader: None,
+            sites: BTreeMap::new(),
             run: 1,
         };
         (self.acts)(&anybody).iter().map(Step::needs).max().unwrap_or(Needs::Nothing)

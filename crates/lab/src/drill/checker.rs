@@ -38,7 +38,7 @@ pub struct Findings {
     pub foreign: BTreeSet<WriteId>,
     /// Leaderships that acknowledged in turn.
     pub overlaps: Vec<Overlap>,
-    /// Answers of a former primary as primary, later than its lease allows.
+    /// Answers of a former primary as primary to questions asked later than its lease allows.
     pub late_reads: u64,
 }
 
@@ -102,7 +102,7 @@ impl Findings {
         }));
         if self.late_reads > 0 {
             broken.push(format!(
-                "a former primary answered {} reads as primary after its lease",
+                "a former primary answered {} reads as primary that were asked after its lease",
                 self.late_reads
             ));
         }
@@ -232,7 +232,9 @@ fn leadership_of(write: &Write, members: &[Member]) -> Option<Leadership> {
     Some(Leadership { timeline: server.timeline, member: name })
 }
 
-/// Answers as primary that arrived later than `lease` after another member had acknowledged on a higher timeline.
+/// Answers as primary to questions that were asked later than `lease` after another member had acknowledged on a higher
+/// timeline. An answer may be under way for as long as the network likes; what counts is that it was true at some moment
+/// since its question, or out of date by no more than a lease.
 fn late_reads(history: &History, members: &[Member], lease: Duration) -> u64 {
     let mut began: BTreeMap<Leadership, Moment> = BTreeMap::new();
     for write in &history.writes {
@@ -241,16 +243,14 @@ fn late_reads(history: &History, members: &[Member], lease: Duration) -> u64 {
             *first = write.ended.min(*first);
         }
     }
-    let is_late = |member: &NodeName, timeline: Timeline, received: Moment| {
+    let is_late = |member: &NodeName, timeline: Timeline, asked: Moment| {
         began.iter().any(|(leadership, first)| {
-            leadership.timeline > timeline
-                && leadership.member != member.as_str()
-                && received > *first + lease
+            leadership.timeline > timeline && leadership.member != member.as_str() && asked > *first + lease
         })
     };
     let late = history.answers.iter().filter(|answer| match answer.role {
         Role::Standby => false,
-        Role::Primary(timeline) => is_late(&answer.member, timeline, answer.received),
+        Role::Primary(timeline) => is_late(&answer.member, timeline, answer.sent),
     });
     u64::try_from(late.count()).unwrap_or(u64::MAX)
 }

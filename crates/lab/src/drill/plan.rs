@@ -1,8 +1,9 @@
 //! The drills as data: which fault, what is expected, how the fault is taken back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::NodeName;
+use model::{NodeName, SiteName};
 
 use super::act::{Act, Shows};
 use super::step::Step;
@@ -16,6 +17,8 @@ pub struct Cast {
     pub standbys: Vec<NodeName>,
     /// The node that leads the coordination.
     pub leader: Option<NodeName>,
+    /// Which site a node belongs to.
+    pub sites: BTreeMap<NodeName, SiteName>,
     /// The number of the run, from 1: drills that vary do so with it.
     pub run: usize,
 }
@@ -172,6 +175,12 @@ impl Cast {
     /// The act, done to the nodes of all members.
     pub(super) fn on_all(&self, act: &'static Act) -> Vec<Step> {
         self.on_primary(act).into_iter().chain(self.on_standbys(act)).collect()
+    }
+
+    /// All nodes at the site of this one; the node alone where nobody says what site it is at.
+    pub(super) fn site_of(&self, node: &NodeName) -> Vec<NodeName> {
+        let Some(site) = self.sites.get(node) else { return vec![node.clone()] };
+        self.sites.iter().filter(|(_, its)| *its == site).map(|(node, _)| node.clone()).collect()
     }
 
     /// Whether the run's number is odd.

@@ -23,6 +23,8 @@ pub enum Step {
     },
     /// Silent death of several nodes: the links of all first.
     KillNodes(Vec<NodeName>),
+    /// These nodes and all others do not reach each other; among themselves they do, and clients reach all.
+    CutApart(Vec<NodeName>),
     /// Nothing is done for so long.
     Wait(Duration),
     /// An orderly change of the primary, away from this node.
@@ -38,7 +40,7 @@ impl Step {
     pub const fn nodes(&self) -> &[NodeName] {
         match self {
             Self::Do { node, .. } | Self::Switchover(node) | Self::HandTo(node) => from_ref(node),
-            Self::KillNodes(nodes) => nodes.as_slice(),
+            Self::KillNodes(nodes) | Self::CutApart(nodes) => nodes.as_slice(),
             Self::Wait(_) | Self::AskStatus => &[],
         }
     }
@@ -54,6 +56,10 @@ impl Step {
                     |node: &NodeName| Self::Do { act: &super::faults::START_NODE, node: node.clone() };
                 nodes.iter().map(start).collect()
             }
+            Self::CutApart(nodes) => {
+                let heal = |node: &NodeName| Self::Do { act: &super::faults::HEAL_NODE, node: node.clone() };
+                nodes.iter().map(heal).collect()
+            }
             Self::Wait(_) | Self::Switchover(_) | Self::HandTo(_) | Self::AskStatus => vec![],
         }
     }
@@ -63,6 +69,7 @@ impl Step {
         match self {
             Self::Do { act, .. } => Some(act),
             Self::KillNodes(_) => Some(&super::faults::KILL_NODE),
+            Self::CutApart(_) => Some(&super::faults::SEPARATE),
             Self::Wait(_) | Self::Switchover(_) | Self::HandTo(_) | Self::AskStatus => None,
         }
     }
@@ -93,6 +100,10 @@ impl fmt::Display for Step {
             Self::KillNodes(nodes) => {
                 let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "take the power from {} at once", names.join(" and "))
+            }
+            Self::CutApart(nodes) => {
+                let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+                write!(f, "cut {} from all other nodes, not from clients", names.join(" and "))
             }
             Self::Wait(time) => write!(f, "wait {} ms", time.as_millis()),
             Self::Switchover(node) => write!(f, "switch over, away from {node}"),

@@ -115,15 +115,18 @@ impl Lab {
         Ok(Evidence::since(begun, format!("the switch drops what {one} and {other} send each other")))
     }
 
-    /// Cuts a node from every other node at one instant; outside clients still reach it, and it them.
-    pub fn separate_node(&self, node: &NodeName, lasting: Duration) -> Result<Evidence> {
+    /// Cuts nodes from every other node at one instant; they still reach each other, and outside clients reach all.
+    pub fn separate_nodes(&self, nodes: &[NodeName], lasting: Duration) -> Result<Evidence> {
         self.need_namespaces("cutting links")?;
-        let others: Vec<NodeName> = self.nodes().map(|(name, _)| name.clone()).collect();
-        let pairs = others.iter().filter(|other| *other != node).map(|other| self.between(node, other));
+        let others: Vec<NodeName> =
+            self.nodes().map(|(name, _)| name.clone()).filter(|name| !nodes.contains(name)).collect();
+        let pairs = nodes.iter().flat_map(|node| others.iter().map(move |other| self.between(node, other)));
         let silences = pairs.collect::<Result<Vec<_>>>()?.concat();
         let begun = now();
         cut::cut(&network::switch(self.system()), &silences, Some(lasting))?;
-        Ok(Evidence::since(begun, format!("the switch drops what {node} and other nodes send each other")))
+        let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+        let what = format!("the switch drops what {} and other nodes send each other", names.join(" and "));
+        Ok(Evidence::since(begun, what))
     }
 
     /// Ends all cuts of a node, whoever made them; tells how many packets they had dropped.

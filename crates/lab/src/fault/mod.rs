@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod freeze;
 pub(crate) mod guard;
 pub(crate) mod links;
+pub(crate) mod operator;
 pub(crate) mod power;
 pub(crate) mod process;
 

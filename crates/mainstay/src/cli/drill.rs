@@ -1,19 +1,15 @@
 //! `mainstay drill`: rehearsed faults with a measured outage.
 
 mod explain;
+mod soak;
 mod stage;
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use ::lab::drill::{
-    self, Control, Drill, DrillError, Options, Report, Sabotage, Step, Tally, UnknownSabotage,
-};
+use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
 use clap::Subcommand;
 use effects::files::Lock;
 use lab::Lab;
-use model::system::duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
@@ -47,7 +43,7 @@ enum Command {
     /// Run a drill
     Run(RunArgs),
     /// Run drills one after another for a long time
-    Soak(SoakArgs),
+    Soak(soak::Args),
 }
 
 /// Show what a drill does, what must come of it, and how it is taken back
@@ -88,28 +84,6 @@ struct RunArgs {
     target: Target,
 }
 
-/// Run drills one after another for a long time
-///
-/// Every drill that suits the system has its turn, in an order that the seed gives; each is measured and checked as by
-/// `drill run`. At the end, also when it is interrupted, a table says what came of all of them.
-#[derive(Debug, clap::Args)]
-struct SoakArgs {
-    /// How long; the last drill is brought to its end
-    #[arg(long = "for", value_name = "DURATION", default_value = "60m", value_parser = duration::parse)]
-    length: Duration,
-    /// The seed of the order; by the clock when it is left out
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-    /// The database to hurt; may be left out when there is only one
-    #[arg(long, value_name = "NAME")]
-    database: Option<String>,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: Target,
-}
-
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     match args.command {
         Command::List => {
@@ -120,7 +94,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             output.print(&explain::text(named(&name)?))?;
             Ok(Exit::Done)
         }
-        Command::Soak(args) => soak(args, output).await,
+        Command::Soak(args) => soak::run(args, output).await,
         Command::Run(run) => {
             let controls = run.sabotage.as_deref().map(|how| sabotages(&run.name, how)).transpose()?;
             let lab = running_lab(run.target.system.as_deref())?;
@@ -244,29 +218,6 @@ async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Re
         Ok(Rehearsed::Controls(done))
     })
     .await
-}
-
-async fn soak(args: SoakArgs, output: Output) -> Result<Exit, CliError> {
-    let lab = running_lab(args.target.system.as_deref())?;
-    let seed = args.seed.unwrap_or_else(|| effects::clock::now().as_micros() % 1_000_000);
-    let tally = RefCell::new(Tally::new(seed));
-    let soaked =
-        on_stage(lab, args.database.as_deref(), &args.target, async |stage: &Stage, options: &Options| {
-            let drills = Drill::all().filter(|drill| stage.is_suitable(drill).is_ok()).collect();
-            let order = drill::Order::new(seed, drills);
-            let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
-            let add = |drill, run: &drill::Run| tally.borrow_mut().add(drill, run);
-            drill::soak(order, args.length, options, view, apply, add).await.map_err(unfinished)
-        })
-        .await;
-    let tally = tally.into_inner();
-    // What was found before an end that nobody wanted counts as well.
-    output.print(&match args.json {
-        true => serde_json::to_string_pretty(&tally).unwrap_or_default() + "\n",
-        false => tally.to_string(),
-    })?;
-    soaked?;
-    Ok(if tally.passed() { Exit::Done } else { Exit::Degraded })
 }
 
 /// Does `work` on a system, with the outside clients' runtime and login. What was done and lasts is taken back, also when a

@@ -5,7 +5,9 @@ mod network;
 mod node;
 mod operator;
 mod process;
+mod site;
 
+pub(super) use network::{HEAL_NODE, SEPARATE};
 pub(super) use node::{KILL_NODE, START_NODE};
 
 use super::act::Act;
@@ -13,11 +15,12 @@ use super::catalogue::Drill;
 
 /// Every act.
 pub(super) fn acts() -> impl Iterator<Item = &'static Act> {
-    [process::ACTS, node::ACTS, disk::ACTS, network::ACTS].concat().into_iter()
+    [process::ACTS, node::ACTS, disk::ACTS, network::ACTS, site::ACTS, operator::ACTS].concat().into_iter()
 }
 
 /// Every drill.
 pub(super) fn drills() -> impl Iterator<Item = &'static Drill> {
-    let layers = [process::DRILLS, node::DRILLS, disk::DRILLS, network::DRILLS, operator::DRILLS];
+    let layers =
+        [process::DRILLS, node::DRILLS, disk::DRILLS, network::DRILLS, site::DRILLS, operator::DRILLS];
     layers.into_iter().flatten()
 }

@@ -43,19 +43,19 @@ static MUTE: Act = Act {
     ..BY_TIMEOUT
 };
 
-pub(super) static SEPARATE: Act = Act {
+pub(in super::super) static SEPARATE: Act = Act {
     name: "separate",
     words: "cut {} from all other nodes, not from clients",
     means: "the switch drops what it and other nodes send each other (nftables set elements with a timeout)",
     inject: |lab, _, node| {
-        let evidence = lab.separate_node(node, EXPIRES)?;
+        let evidence = lab.separate_nodes(std::slice::from_ref(node), EXPIRES)?;
         thread::sleep(SEPARATED);
         Ok(evidence)
     },
     ..BY_TIMEOUT
 };
 
-static HEAL_NODE: Act = Act {
+pub(in super::super) static HEAL_NODE: Act = Act {
     name: "heal-node",
     words: "heal the lines of {}",
     means: "the elements are removed",
@@ -67,7 +67,7 @@ pub(super) const ACTS: &[&Act] = &[&CUT_NODE, &DEAFEN, &MUTE, &SEPARATE, &HEAL_N
 
 const NETWORK: Drill = Drill { layer: Layer::Network, ..Drill::PLAIN };
 
-pub(super) static DRILLS: &[Drill] = &[
+pub(in super::super) static DRILLS: &[Drill] = &[
     Drill {
         name: "network-cut",
         summary: "cuts the primary's node from every line for some seconds",

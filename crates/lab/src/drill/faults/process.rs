@@ -218,11 +218,19 @@ const _: () = assert!(matches!(Drill::PLAIN.layer, Layer::Process));
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::super::catalogue::drill;
     use super::*;
 
     fn cast(run: usize) -> Cast {
-        Cast { primary: "a".into(), standbys: vec!["b".into(), "c".into()], leader: Some("b".into()), run }
+        Cast {
+            primary: "a".into(),
+            standbys: vec!["b".into(), "c".into()],
+            leader: Some("b".into()),
+            sites: BTreeMap::new(),
+            run,
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use effects::clock;
-use model::NodeName;
 use model::time::Moment;
+use model::{NodeName, SiteName};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tokio_postgres::Config;
@@ -19,6 +19,7 @@ use tokio_postgres::Config;
 use super::catalogue::Drill;
 use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
+use super::mix::Mix;
 use super::plan::{Cast, Manner, Plan};
 use super::prober::Prober;
 use super::report::{Report, Run};
@@ -48,8 +49,10 @@ pub struct SystemView {
     pub missing: Option<String>,
     /// The database's members.
     pub members: Vec<Member>,
-    /// Where the route to the primary is served.
+    /// Where the route to the primary is served, the best address of each node first.
     pub routes: Vec<Entry>,
+    /// Which site a node belongs to.
+    pub sites: BTreeMap<NodeName, SiteName>,
 }
 
 /// The route to the primary on one node.
@@ -135,7 +138,7 @@ pub async fn run(
     let mut runs = Vec::new();
     for number in 1..=count {
         (options.tell)(&format!("{drill}, run {number} of {count}"));
-        match once(drill, number, options, &view, &apply).await {
+        match once(&drill.into(), number, options, &view, &apply).await {
             Ok(run) => runs.push(run),
             Err(error) if runs.is_empty() => return Err(error),
             Err(error) => {
@@ -168,34 +171,43 @@ pub async fn control(
     };
     (options.tell)(&format!("{drill} with {sabotage}"));
     let spoiled = Options { sabotage: Some(sabotage), patience, ..options.clone() };
-    let run = once(drill, 1, &spoiled, &view, &apply).await;
+    let run = once(&drill.into(), 1, &spoiled, &view, &apply).await;
     if let Ok(view) = view().await {
         readers::remove_table(options, &view).await.unwrap_or_else(|reason| (options.tell)(&reason));
     }
     Ok(sabotage.judge(drill, run?))
 }
 
-/// Runs drills one after another for `length`, and tells `add` what came of each. A run that does not pass ends nothing.
+/// Runs drills one after another until they have gone on for `length`, of which `spent` is over already and `done` runs
+/// are behind; tells `add` what came of each and how much is over then. A run that does not pass ends nothing.
 ///
 /// # Errors
 /// When the system does not come back to full redundancy, or cannot be measured.
 pub async fn soak(
     order: Order,
-    length: Duration,
+    (length, spent, done): (Duration, Duration, usize),
     options: &Options,
     view: impl AsyncFn() -> Result<SystemView, String>,
     apply: impl AsyncFn(&Step) -> Result<String, String>,
-    mut add: impl FnMut(&'static Drill, &Run),
+    mut add: impl FnMut(&Mix, &Run, Duration),
 ) -> Result<(), DrillError> {
     let begun = clock::now();
-    for (number, drill) in order.enumerate() {
-        let spent = clock::now().since(begun);
-        if spent >= length {
+    for (number, mix) in order.enumerate().skip(done) {
+        let over = spent + clock::now().since(begun);
+        if over >= length {
             break;
         }
-        (options.tell)(&format!("fault {} after {} s: {drill}", number + 1, spent.as_secs()));
-        let run = once(drill, number + 1, options, &view, &apply).await?;
-        add(drill, &run);
+        (options.tell)(&format!(
+            "run {} after {} of {} s: {mix}",
+            number + 1,
+            over.as_secs(),
+            length.as_secs()
+        ));
+        let run = once(&mix, number + 1, options, &view, &apply).await?;
+        if !run.passed {
+            (options.tell)(&format!("NOT PASSED: {}", run.failures.join("; ")));
+        }
+        add(&mix, &run, spent + clock::now().since(begun));
     }
     if let Ok(view) = view().await {
         readers::remove_table(options, &view).await.unwrap_or_else(|reason| (options.tell)(&reason));
@@ -217,13 +229,13 @@ struct Stage {
 }
 
 async fn once(
-    drill: &'static Drill,
+    mix: &Mix,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
 ) -> Result<Run, DrillError> {
-    let stage = set_up(drill, number, options, view, apply).await?;
+    let stage = set_up(mix, number, options, view, apply).await?;
     let mut watch = Watch::new(view);
     warm_up(&stage, options, &mut watch).await;
     let pretends = options.sabotage == Some(Sabotage::PretendedFault);
@@ -285,12 +297,12 @@ fn cast(view: &SystemView, run: usize) -> Result<Cast, DrillError> {
     if standbys.is_empty() {
         return Err(DrillError::Refused("there is no standby".to_owned()));
     }
-    Ok(Cast { primary, standbys, leader: view.leader.clone(), run })
+    Ok(Cast { primary, standbys, leader: view.leader.clone(), sites: view.sites.clone(), run })
 }
 
 /// Refuses what is not safe and brings about what the drill presupposes.
 async fn prepare(
-    drill: &'static Drill,
+    mix: &Mix,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
@@ -299,7 +311,7 @@ async fn prepare(
     let mut before = whole(view, SETTLE).await?;
     for _ in 0..PREPARATIONS {
         let cast = cast(&before, number)?;
-        let plan = drill.plan(&cast);
+        let plan = mix.plan(&cast);
         if plan.prepare.is_empty() {
             return Ok((before, cast, plan));
         }
@@ -316,13 +328,13 @@ const PREPARATIONS: u32 = 4;
 
 /// Refuses what is not safe, and starts client and prober.
 async fn set_up(
-    drill: &'static Drill,
+    mix: &Mix,
     number: usize,
     options: &Options,
     view: &impl AsyncFn() -> Result<SystemView, String>,
     apply: &impl AsyncFn(&Step) -> Result<String, String>,
 ) -> Result<Stage, DrillError> {
-    let (before, cast, plan) = prepare(drill, number, options, view, apply).await?;
+    let (before, cast, plan) = prepare(mix, number, options, view, apply).await?;
     readers::create_table(options, &before).await.map_err(DrillError::NoLoad)?;
     let name = RunName::new();
     let ids = Ids::default();

@@ -46,6 +46,7 @@ fn example() -> Cast {
         primary: name("the primary's node"),
         standbys: vec![name("a standby's node"), name("the other standby's node")],
         leader: Some(name("the leader's node")),
+        sites: std::collections::BTreeMap::new(),
         run: 1,
     }
 }

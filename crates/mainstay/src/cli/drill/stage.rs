@@ -14,7 +14,7 @@ use model::event::Event;
 use model::leadership::{Leadership, Phase};
 use model::status::Server;
 use model::system::{Database, Durability, Role, RouteTarget, System};
-use model::{DatabaseName, NodeName, RouteName};
+use model::{DatabaseName, NodeName, RouteName, SiteName};
 use tokio::task::JoinSet;
 
 use super::super::connect::Connection;
@@ -100,11 +100,17 @@ impl Stage {
             .hint(format!("mainstay lab start {first}")));
         }
         let has_volume = |node: &NodeName| lab.node(node).is_ok_and(|node| node.volume.is_some());
-        if drill.needs() == Needs::Volume && !self.database.members.iter().all(has_volume) {
-            return Err(refused(format!(
-                "the drill is refused: {drill} needs nodes whose databases lie on volumes of their own"
-            ))
-            .hint(format!("mainstay down {0} && mainstay up FILE --data-volume 512", lab.system())));
+        let lacks = match drill.needs() {
+            Needs::Volume if !self.database.members.iter().all(has_volume) => {
+                Some(("nodes whose databases lie on volumes of their own", "--data-volume 512"))
+            }
+            Needs::TwoLines if lab.manifest().lines.len() < 2 => Some(("nodes with two lines", "")),
+            Needs::Clock => Some(("nodes whose clocks can be changed", "--own-clocks")),
+            Needs::Nothing | Needs::Volume | Needs::TwoLines => None,
+        };
+        if let Some((what, option)) = lacks {
+            return Err(refused(format!("the drill is refused: {drill} needs {what}"))
+                .hint(format!("mainstay down {0} && mainstay up FILE {option}", lab.system())));
         }
         match (drill.is_for_async(), is_async) {
             (true, false) => Err(refused(format!(
@@ -119,6 +125,11 @@ impl Stage {
             ))),
             (true, true) | (false, false) => Ok(()),
         }
+    }
+
+    /// How long writes may stand still, as the file promises.
+    pub(super) const fn rto(&self) -> Duration {
+        self.system.objectives.rto
     }
 
     /// Where outside clients run.
@@ -161,6 +172,7 @@ impl Stage {
             answering,
             members: self.members(),
             routes: self.entries(),
+            sites: self.sites(),
             missing: Some("no agent leads now".to_owned()),
             ..SystemView::default()
         };
@@ -187,12 +199,19 @@ impl Stage {
             .collect()
     }
 
+    /// The route on every node, at the addresses of all its lines.
     fn entries(&self) -> Vec<Entry> {
-        let entry = |(name, node): (&NodeName, &model::system::Node)| Entry {
-            node: name.clone(),
-            address: SocketAddr::new(node.address(), self.route.1),
+        let on = |(name, node): (&NodeName, &model::system::Node)| -> Vec<Entry> {
+            let others = node.lines.values().copied().filter(|ip| *ip != node.address());
+            let addresses = std::iter::once(node.address()).chain(others);
+            let entry = |ip| Entry { node: name.clone(), address: SocketAddr::new(ip, self.route.1) };
+            addresses.map(entry).collect()
         };
-        self.system.workers().map(entry).collect()
+        self.system.workers().flat_map(on).collect()
+    }
+
+    fn sites(&self) -> BTreeMap<NodeName, SiteName> {
+        self.system.nodes.iter().map(|(name, node)| (name.clone(), node.site.clone())).collect()
     }
 
     fn settled_primary(&self, overview: &Overview, record: &Leadership) -> Option<NodeName> {

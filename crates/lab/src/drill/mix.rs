@@ -1,0 +1,96 @@
+//! Drills that go on at once: one that may cost a member, and others beside it that cost none.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::catalogue::Drill;
+use super::plan::{Cast, Change, Expectation, Plan, Writes};
+
+/// One drill, and what goes on beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// The one whose outcome is judged.
+    pub main: &'static Drill,
+    /// Those that began before it and end after it.
+    pub beside: Vec<&'static Drill>,
+    /// How long writes may stand still in any run, whatever the drill itself says.
+    pub objective: Option<Duration>,
+}
+
+impl From<&'static Drill> for Mix {
+    fn from(main: &'static Drill) -> Self {
+        Self { main, beside: vec![], objective: None }
+    }
+}
+
+impl Mix {
+    /// How many faults these are.
+    pub fn faults(&self) -> u64 {
+        1 + u64::try_from(self.beside.len()).unwrap_or(u64::MAX)
+    }
+
+    /// What is done, what takes it back, and what must come of it.
+    pub fn plan(&self, cast: &Cast) -> Plan {
+        let mut plan = self.main.plan(cast);
+        if let (Some(objective), Writes::GoOn) = (self.objective, plan.expectation.writes) {
+            plan.expectation.outage = Some(objective);
+            plan.expectation.worst = 1;
+        }
+        for drill in &self.beside {
+            let other = drill.plan(cast);
+            plan.fault.splice(..0, other.fault);
+            plan.recovery.extend(other.recovery);
+            plan.expectation = beside(plan.expectation, other.expectation);
+        }
+        plan
+    }
+}
+
+/// What must come of a drill while another goes on: the same, but its clients may see what the other brings about.
+fn beside(main: Expectation, other: Expectation) -> Expectation {
+    Expectation {
+        primary: if main.primary == other.primary { main.primary } else { Change::Any },
+        errors_allowed: main.errors_allowed || other.errors_allowed,
+        reconnects_allowed: main.reconnects_allowed || other.reconnects_allowed,
+        outage: main.outage.max(other.outage),
+        redundancy: None,
+        leaves_set: None,
+        ..main
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.main)?;
+        self.beside.iter().try_for_each(|drill| write!(f, " + {drill}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::catalogue::drill;
+    use super::*;
+
+    #[test]
+    fn what_goes_on_beside_a_drill_begins_before_it_and_ends_after_it() {
+        let cast = Cast {
+            primary: "a".into(),
+            standbys: vec!["b".into(), "c".into()],
+            leader: None,
+            sites: BTreeMap::new(),
+            run: 1,
+        };
+        let mix = Mix { beside: vec![drill("agent-kill")], ..Mix::from(drill("standby-kill")) };
+        let plan = mix.plan(&cast);
+        let words = |steps: &[super::super::step::Step]| -> Vec<String> {
+            steps.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(words(&plan.fault), ["kill the agent on a", "take the power from b"]);
+        assert_eq!(words(&plan.recovery), ["start b"]);
+        assert_eq!(plan.expectation.primary, Change::Stays);
+        assert!(plan.expectation.errors_allowed);
+        assert_eq!((mix.to_string().as_str(), mix.faults()), ("standby-kill + agent-kill", 2));
+    }
+}
