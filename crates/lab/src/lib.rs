@@ -26,6 +26,7 @@ mod preflight;
 mod process;
 mod programs;
 mod role;
+mod signals;
 mod up;
 mod volume;
 

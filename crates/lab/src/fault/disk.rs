@@ -15,12 +15,12 @@ use effects::process::ProcessId;
 use model::NodeName;
 use rustix::fs::FallocateFlags;
 
-use super::{CutOptions, Evidence};
+use super::{CutOptions, Evidence, guard};
 use crate::error::{LabError, Result};
 use crate::home::Home;
 use crate::lab::Lab;
 use crate::manifest::Manifest;
-use crate::node::spawn::{detach, say_ready, wait_ready};
+use crate::node::spawn::{detach, wait_ready};
 use crate::process;
 
 /// `FIFREEZE` and `FITHAW` (ioctl_fs(2const), `linux/fs.h`): `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)`.
@@ -127,10 +127,9 @@ pub(crate) fn run_guard(directory: &Path, millis: u64) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if say_ready().is_err() {
+    if guard::wait(Duration::from_millis(millis)).is_err() {
         return ExitCode::FAILURE;
     }
-    thread::sleep(Duration::from_millis(millis));
     // One that was thawed before says EINVAL.
     let _ = order(&volume, THAW, 0);
     ExitCode::SUCCESS

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreape
 use super::NodeSpec;
 use crate::process;
 use crate::programs;
+use crate::signals;
 
 /// Time from the end of the agent to its next start, as systemd's default `RestartSec`.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
@@ -31,6 +32,9 @@ const QUIT_GRACE: Duration = Duration::from_secs(2);
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// A log larger than this is set aside when the node starts.
 const LOG_LIMIT: u64 = 16 << 20;
+
+/// The signals that an init takes one by one.
+const OURS: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGCHLD, libc::SIGHUP];
 
 /// The word an init prints when it is in charge.
 pub(super) const READY: &str = "ready";
@@ -64,7 +68,7 @@ impl Init {
                 Some(_) => idle,
                 None => self.start_at.saturating_duration_since(Instant::now()),
             };
-            match next_signal(patience) {
+            match signals::next(&OURS, patience) {
                 Some(libc::SIGTERM | libc::SIGINT) => return self.end(),
                 Some(_) | None => self.reap(),
             }
@@ -104,7 +108,7 @@ impl Init {
             let _ = kill_process(agent, Signal::TERM);
         }
         while self.agent.is_some() && Instant::now() < deadline {
-            let _ = next_signal(Duration::from_millis(50));
+            let _ = signals::next(&OURS, Duration::from_millis(50));
             self.reap();
         }
         self.end_all();
@@ -137,7 +141,7 @@ fn begin(path: &Path) -> Result<NodeSpec, String> {
     let text = fs::read(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
     let spec: NodeSpec =
         serde_json::from_slice(&text).map_err(|e| format!("reading {}: {e}", path.display()))?;
-    block_signals();
+    signals::block(&OURS);
     if spec.isolated {
         isolate(&spec)?;
     } else {
@@ -205,7 +209,7 @@ fn agent_command(spec: &NodeSpec) -> Command {
     command.args(&spec.command[1..]).current_dir(&spec.directory);
     command.env_clear().envs(&spec.environment).stdin(Stdio::null());
     let prepare = || {
-        unblock_signals();
+        signals::unblock();
         setsid().map(|_| ()).map_err(io::Error::from)
     };
     // SAFETY: both are plain system calls, which are allowed between fork and exec.
@@ -217,44 +221,4 @@ fn agent_command(spec: &NodeSpec) -> Command {
 fn say(text: &str) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     eprintln!("[{:5}.{:03}] lab-node: {text}", now.tv_sec, now.tv_nsec / 1_000_000);
-}
-
-// ---- signals: blocked, and taken one by one ----
-
-fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set, sigaddset then changes it; the numbers are valid.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), *signal);
-        }
-        set.assume_init()
-    }
-}
-
-fn ours() -> libc::sigset_t {
-    set_of(&[libc::SIGTERM, libc::SIGINT, libc::SIGCHLD, libc::SIGHUP])
-}
-
-fn block_signals() {
-    let set = ours();
-    // SAFETY: the set is initialised and the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-fn unblock_signals() {
-    let none = set_of(&[]);
-    // SAFETY: as above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
-}
-
-/// The next signal, or `None` after the time.
-fn next_signal(patience: Duration) -> Option<libc::c_int> {
-    let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: i64::from(patience.subsec_nanos()) };
-    let set = ours();
-    // SAFETY: the set and the time are initialised; details of the signal are not asked for.
-    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
-    (signal > 0).then_some(signal)
 }

@@ -1,11 +1,14 @@
 //! Faults of links, nodes and processes, and that they really happen.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lab::drill::{Cast, Drill, act};
 use lab::fault::{CutOptions, Direction, Target};
 use lab::{Data, Lab, LabError};
+use model::DatabaseName;
 
 use crate::support::{Bench, at, dial, dial_from, eventually, inside, line, node};
 
@@ -188,5 +191,31 @@ fn a_node_that_is_told_to_stop_ends_its_agent_and_everything_else() {
     assert!(!lab.node(&e1).unwrap().is_on());
     lab.start_node(&e1).unwrap();
     eventually("it answers again", String::new, || dial(&lab, at(&lab, "e1", "fibre")).is_ok());
+    bench.down(Data::Remove);
+}
+
+#[test]
+fn what_a_killed_drill_left_is_taken_back_when_it_is_asked_for() {
+    let bench = Bench::new();
+    let mut lab = bench.up();
+    let (database, e1) = (DatabaseName::from("orders"), node("e1"));
+    let drill: &Drill = "node-kill".parse().unwrap();
+    let cast = Cast {
+        primary: e1.clone(),
+        standbys: vec![node("w1")],
+        leader: None,
+        sites: BTreeMap::new(),
+        run: 1,
+    };
+    for step in drill.plan(&cast).fault {
+        act(&mut lab, &database, &step).unwrap();
+    }
+    lab.cut_node(&node("w1"), &CutOptions::whole()).unwrap();
+    assert!(lab.is_guarded() && !lab.node(&e1).unwrap().is_on());
+    assert_eq!(lab.take_back().unwrap(), 1);
+    lab.refresh().unwrap();
+    assert!(!lab.is_guarded() && lab.node(&e1).unwrap().is_on(), "its guard had to start it");
+    assert_eq!(lab.cuts().unwrap(), [], "the links are still cut");
+    assert_eq!(lab.take_back().unwrap(), 0);
     bench.down(Data::Remove);
 }

@@ -28,7 +28,8 @@ Examples:
   mainstay drill run node-kill
   mainstay drill run switchover --runs 10 --json
   mainstay drill run node-kill --sabotage
-  mainstay drill soak --for 60m")]
+  mainstay drill soak --for 60m
+  mainstay drill undo")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +43,8 @@ enum Command {
     Explain(ExplainArgs),
     /// Run a drill
     Run(RunArgs),
+    /// Take back what an interrupted drill has left
+    Undo(UndoArgs),
     /// Run drills one after another for a long time
     Soak(soak::Args),
 }
@@ -84,6 +87,15 @@ struct RunArgs {
     target: Target,
 }
 
+/// Take back what an interrupted drill has left
+///
+/// A fault ends by itself a few minutes after its drill was killed; this ends it now.
+#[derive(Debug, clap::Args)]
+struct UndoArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
 pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     match args.command {
         Command::List => {
@@ -94,6 +106,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             output.print(&explain::text(named(&name)?))?;
             Ok(Exit::Done)
         }
+        Command::Undo(UndoArgs { target }) => undo(running_lab(target.system.as_deref())?, output).await,
         Command::Soak(args) => soak::run(args, output).await,
         Command::Run(run) => {
             let controls = run.sabotage.as_deref().map(|how| sabotages(&run.name, how)).transpose()?;
@@ -106,6 +119,19 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             Ok(if rehearsed.is_good() { Exit::Done } else { Exit::Degraded })
         }
     }
+}
+
+async fn undo(mut lab: Lab, output: Output) -> Result<Exit, CliError> {
+    let _alone = take_stage(&lab)?;
+    let done = tokio::task::spawn_blocking(move || lab.take_back()).await;
+    let done = done.map_err(|error| CliError::failed("nothing was taken back").because(&error))?;
+    let guards = done.map_err(|error| in_words(&error))?;
+    output.print(&match guards {
+        0 => "No drill has left anything; every link is whole.\n".to_owned(),
+        1 => "The fault of an interrupted drill has been taken back.\n".to_owned(),
+        many => format!("{many} faults of interrupted drills have been taken back.\n"),
+    })?;
+    Ok(Exit::Done)
 }
 
 /// What came of `drill run`.
@@ -229,6 +255,10 @@ async fn on_stage<T>(
     work: impl AsyncFnOnce(&Stage, &Options) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let _alone = take_stage(&lab)?;
+    if lab.is_guarded() {
+        let words = "the drill is refused: the fault of a drill that was killed still lasts; it ends by itself within minutes";
+        return Err(CliError::with(Exit::Refused, words).hint("mainstay drill undo ends it now"));
+    }
     let stage = Stage::open(lab, database, target).await?;
     let login = stage.login().await?;
     let runtime = stage.client_runtime().await?;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::super::act::Act;
 use super::super::catalogue::{Drill, Layer};
-use super::super::plan::{Change, Expectation, failover, nothing_happens};
+use super::super::plan::{Change, Expectation, Manner, failover, nothing_happens};
 use super::super::step::Step;
 use super::network::SEPARATE;
-use super::node::KILL_NODE;
+use super::node::{KILL_NODE, START_NODE};
 
 static STOP_SERVER: Act = Act {
     name: "stop-server",
@@ -183,12 +183,18 @@ pub(super) static DRILLS: &[Drill] = &[
     },
     Drill {
         name: "sync-names-emptied",
-        summary: "lets the primary acknowledge without any standby, and takes its power a moment later",
-        expectation: failover("it was put right before: a standby takes over and nothing is lost", 900),
+        summary: "lets the primary acknowledge without any standby, cuts it from them a moment later and takes its power",
+        expectation: failover("it was put right before: a standby takes over and nothing is lost", 2000)
+            .within(5),
+        manner: Manner::ThroughVictim,
         acts: |cast| {
-            let then = [Step::Wait(NOTICED)].into_iter().chain(cast.on_primary(&KILL_NODE));
-            cast.on_primary(&EMPTY_SYNC_NAMES).into_iter().chain(then).collect()
+            let mut acts = cast.on_primary(&EMPTY_SYNC_NAMES);
+            acts.push(Step::Wait(NOTICED));
+            acts.extend(cast.on_primary(&SEPARATE));
+            acts.extend(cast.on_primary(&KILL_NODE));
+            acts
         },
+        vary: |plan, cast| plan.recovery = cast.on_primary(&START_NODE),
         ..OPERATOR
     },
     Drill {
