@@ -121,6 +121,20 @@ impl Postmaster {
         self.with_held(session.pending_restart(deadline).await?, deadline).await
     }
 
+    /// Takes back what somebody has set with `ALTER SYSTEM`, and says which parameters that were. It overrides what the
+    /// agent writes, the sync set too.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or told.
+    pub async fn undo_alterations(&self, deadline: Duration) -> Result<String, ReloadError> {
+        let names = "SELECT string_agg(DISTINCT name, ', ') FROM pg_file_settings \
+                     WHERE sourcefile LIKE '%/postgresql.auto.conf'";
+        let names = self.member.control().text(names, deadline).await?;
+        self.member.control().text("ALTER SYSTEM RESET ALL", deadline).await?;
+        self.reload()?;
+        Ok(names)
+    }
+
     /// Marks what a standby must not lower yet, because its primary has more.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ pub struct Facts {
     pub clients: u32,
     /// When the server was started, in microseconds since the Unix epoch.
     pub started_us: i64,
+    /// Whether somebody has changed settings with `ALTER SYSTEM`: they override what the agent writes.
+    #[serde(default)]
+    pub altered: bool,
 }
 
 /// A standby's WAL receiver (`pg_stat_wal_receiver`).
@@ -165,7 +168,8 @@ SELECT json_build_object(
     FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary) AS s),
   'sync_waiting', (SELECT count(*) FROM activity WHERE wait_event = 'SyncRep'),
   'clients', (SELECT count(*) FROM activity WHERE backend_type = 'client backend'),
-  'started_us', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+  'started_us', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+  'altered', coalesce(pg_read_file('postgresql.auto.conf', 0, 8192, true) ~ '(?n)^[^# ]', false)
 )::text FROM me";
 
 impl Session {

@@ -1,5 +1,7 @@
 //! Parameters in force, and what their change demands.
 
+use std::time::Duration;
+
 use effects::postgres::{Application, Settings, StopMode, Tls};
 use model::leadership::SyncSet;
 use model::status::PendingSetting;
@@ -31,6 +33,26 @@ async fn what_is_configured_is_in_force_and_a_change_demands_what_it_must() {
     cluster.start_primary(0, SyncSet::default()).await;
     assert_eq!(session.text("SHOW max_connections", SOON).await.unwrap(), "120");
     assert_eq!(session.pending_restart(SOON).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_with_alter_system_is_seen_and_taken_back() {
+    let (_cluster, primary) = Cluster::founded(&["e1"]).await;
+    let session = primary.member().control();
+    let names = session.text("SHOW synchronous_standby_names", SOON).await.unwrap();
+    assert!(!primary.member().observer().observe(SOON).await.unwrap().altered);
+    for set in ["synchronous_standby_names = 'somebody'", "work_mem = '9MB'"] {
+        session.text(&format!("ALTER SYSTEM SET {set}"), SOON).await.unwrap();
+    }
+    session.text("SELECT pg_reload_conf()", SOON).await.unwrap();
+    assert!(primary.member().observer().observe(SOON).await.unwrap().altered);
+    let undone = primary.undo_alterations(SOON).await.unwrap();
+    assert_eq!(undone, "synchronous_standby_names, work_mem");
+    assert!(!primary.member().observer().observe(SOON).await.unwrap().altered);
+    session.close().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(session.text("SHOW synchronous_standby_names", SOON).await.unwrap(), names);
+    assert_eq!(session.text("SHOW work_mem", SOON).await.unwrap(), "4MB");
 }
 
 /// Name, value that runs, value wanted, and whether it is held.

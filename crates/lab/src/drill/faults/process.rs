@@ -146,7 +146,6 @@ pub(super) static DRILLS: &[Drill] = &[
             ..nothing_happens("writes go on; no change of the primary, no failed write")
         },
         acts: |cast| cast.on_standby(&HANG_AGENT),
-        is_light: true,
         ..Drill::PLAIN
     },
     Drill {

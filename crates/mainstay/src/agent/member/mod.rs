@@ -189,7 +189,8 @@ impl Ground {
     }
 
     fn note_server(&self, facts: &Facts) {
-        let seen = ServerSeen { started_us: facts.started_us, in_recovery: facts.in_recovery };
+        let Facts { started_us, in_recovery, altered, .. } = *facts;
+        let seen = ServerSeen { started_us, in_recovery, altered };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 

@@ -24,6 +24,8 @@ pub(super) struct ServerSeen {
     pub(super) started_us: i64,
     /// Whether it is a standby.
     pub(super) in_recovery: bool,
+    /// Whether somebody has changed settings with `ALTER SYSTEM`.
+    pub(super) altered: bool,
 }
 
 /// What was asked last, and when to ask again although nothing has changed.
@@ -41,12 +43,36 @@ pub(super) async fn follow(ground: Ground) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let (Some(postmaster), Some(seen)) = (ground.postmaster(), ground.server_seen()) else { continue };
+        if seen.altered {
+            undo_alterations(&ground, &postmaster).await;
+            continue;
+        }
         let settings = ground.settings();
         let due = asked.again_at.is_some_and(|at| Instant::now() >= at);
         if due || asked.last.as_ref() != Some(&(seen, settings.clone())) {
             ask(&ground, &postmaster, seen, settings, &mut asked).await;
         }
     }
+}
+
+/// Takes back what was set with `ALTER SYSTEM`: with another sync set than the agreed one, writes could be acknowledged that
+/// a failover loses.
+async fn undo_alterations(ground: &Ground, postmaster: &Postmaster) {
+    match postmaster.undo_alterations(LIMIT).await {
+        Ok(names) => ground.shared.journal.add(Event {
+            at_us: 0,
+            node: ground.shared.me.clone(),
+            severity: Severity::Warning,
+            subject: format!("database/{}", ground.database),
+            what: format!("{}: what was set with ALTER SYSTEM has been taken back", ground.shared.me),
+            because: format!("{names}: parameters belong in the system file"),
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "what was set with ALTER SYSTEM could not be taken back");
+        }
+    }
+    // The next look says whether it is gone.
+    tokio::time::sleep(AGAIN_EVERY).await;
 }
 
 async fn ask(
