@@ -107,13 +107,35 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`]: the file cannot be used, or the timings are impossible.
     pub async fn open(config: EmbeddedConfig, transport: Arc<dyn RaftTransport>) -> Result<Self, OpenError> {
+        let place = store::Place::Directory(config.directory.clone());
+        Self::open_in(place, config, transport).await
+    }
+
+    /// As [`Embedded::open`], with the store on a medium of the caller's instead of a file: what a test of power losses
+    /// needs, whose medium forgets what was not flushed. `config.directory` only appears in messages.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub async fn open_on(
+        medium: impl redb::StorageBackend,
+        config: EmbeddedConfig,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, OpenError> {
+        Self::open_in(store::Place::medium(medium), config, transport).await
+    }
+
+    async fn open_in(
+        place: store::Place,
+        config: EmbeddedConfig,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, OpenError> {
         let (ready, started) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
         let directory = config.directory.clone();
         let failed = |source| OpenError::Store { directory: directory.clone(), source };
         let thread = std::thread::Builder::new().name("coordination".to_owned());
-        thread.spawn(move || run(config, transport, ready, stopped, finish)).map_err(failed)?;
+        thread.spawn(move || run(place, config, transport, ready, stopped, finish)).map_err(failed)?;
         let gone = || failed(io::Error::other("the coordination thread ended early"));
         let (node, runtime) = started.await.map_err(|_| gone())??;
         Ok(Self { node, runtime, stop: Mutex::new(Some(stop)), finished: Mutex::new(Some(finished)) })
@@ -263,6 +285,7 @@ fn mismatch() -> Error {
 type Started = Result<(Arc<Node>, Handle), OpenError>;
 
 fn run(
+    place: store::Place,
     config: EmbeddedConfig,
     transport: Arc<dyn RaftTransport>,
     ready: oneshot::Sender<Started>,
@@ -274,7 +297,7 @@ fn run(
     let opened = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| Ok((runtime, store::open(&config.directory)?)));
+        .and_then(|runtime| Ok((runtime, store::open(place)?)));
     let (runtime, opened) = match opened {
         Ok(opened) => opened,
         Err(error) => {
