@@ -37,6 +37,7 @@ use model::NodeName;
 use openraft::async_runtime::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 pub use message::MAX_MESSAGE;
 pub use network::RaftTransport;
@@ -353,16 +354,34 @@ async fn start(
     }))
 }
 
-/// Keeps the leader hint and the lease deadlines current.
+/// Keeps the leader hint and the lease deadlines current, and no change of the voters half-way.
 async fn tend(node: Arc<Node>) {
+    let mut half_way = None;
     let mut metrics = node.raft.server_metrics();
     let mut tick = tokio::time::interval(leases::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => node.end_leases(),
+            _ = tick.tick() => {
+                node.end_leases();
+                half_way = finish_change(&node, half_way);
+            }
             changed = metrics.changed() => if changed.is_err() { return },
         }
         node.update_hint();
     }
+}
+
+/// Finishes a change of the voters that has stood half-way since long enough; since when it stands so.
+fn finish_change(node: &Arc<Node>, half_way: Option<Instant>) -> Option<Instant> {
+    if !node.leads_half_way() {
+        return None;
+    }
+    let since = half_way.unwrap_or_else(Instant::now);
+    if since.elapsed() < membership::HALF_WAY {
+        return Some(since);
+    }
+    let node = node.clone();
+    tokio::spawn(async move { node.finish_change().await });
+    None
 }

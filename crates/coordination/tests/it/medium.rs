@@ -10,6 +10,8 @@ use redb::StorageBackend;
 const SECTOR: usize = 512;
 
 /// What reaches the disk, in its order.
+// Two test binaries use this file, neither all of it.
+#[allow(dead_code)]
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Write {
@@ -83,6 +85,11 @@ impl Medium {
         self.0.lock().unwrap()
     }
 
+    /// Breaks its word from now on.
+    pub(crate) fn lie(&self) {
+        self.lock().word = Word::FlushIsALie;
+    }
+
     pub(crate) fn note(&self, number: u64) {
         self.lock().steps.push(Step::Note(number));
     }
@@ -97,6 +104,8 @@ impl Medium {
     pub(crate) fn lose_power(&self, loss: Loss, dice: &mut Dice) -> Self {
         let mut inner = self.lock();
         inner.power = false;
+        // A disk that lied loses all of it: in parts, the store would be found broken, which is another matter.
+        let loss = if inner.word == Word::FlushIsALie { Loss::Everything } else { loss };
         Self::with(left(&inner.base, &inner.steps, loss, dice), inner.word, inner.traced)
     }
 }
