@@ -121,7 +121,7 @@ async fn a_wiped_voter_cannot_outvote_those_who_remember() {
     group.network.isolate(&ahead, true);
 
     let alone = group.store(&behind).txn(Txn::new().put("key", "forgotten"), 2 * DECIDED).await;
-    assert!(matches!(alone, Err(Error::Unavailable(_))), "{alone:?}");
+    assert!(alone.is_err(), "{alone:?}");
     let founded = group.node(&wiped).initialize(&group.names, DECIDED).await;
     assert!(founded.is_err(), "an empty node founds nothing beside a group");
     let remarks = group.node(&wiped).status().remarks();
