@@ -74,18 +74,18 @@ impl Node {
     pub(crate) async fn lead(&self, operation: &Operation, deadline: Instant) -> Answer {
         match operation {
             Operation::Get(key) => {
-                self.barrier(ReadPolicy::ReadIndex, deadline).await?;
+                self.barrier(deadline).await?;
                 Ok(Done::Entry(self.shared.read(|state| state.get(key)).map(Into::into)))
             }
             Operation::List(prefix) => {
-                self.barrier(ReadPolicy::ReadIndex, deadline).await?;
+                self.barrier(deadline).await?;
                 self.list(prefix)
             }
             Operation::Write(command) => self.write(command, deadline).await,
             Operation::KeepAlive(lease) => {
-                // The leader's own lease is enough here: leases trust clocks anyway, and it saves a round trip for
-                // each renewal.
-                self.barrier(ReadPolicy::LeaseRead, deadline).await?;
+                // The leader's own lease would save a round trip and is not enough: a voter that has just restarted
+                // does not remember that lease and elects another leader at once, who may already have ended ours.
+                self.barrier(deadline).await?;
                 self.renew_lease(*lease)
             }
             Operation::AddLearner(name) => self.add_learner(name, deadline).await,
@@ -103,9 +103,9 @@ impl Node {
     }
 
     /// Makes sure that this node leads and has applied everything committed before this call.
-    async fn barrier(&self, policy: ReadPolicy, deadline: Instant) -> Result<(), Failure> {
+    async fn barrier(&self, deadline: Instant) -> Result<(), Failure> {
         let ready = async {
-            let linearizer = match self.raft.get_read_linearizer(policy).await {
+            let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
                 Ok(linearizer) => linearizer,
                 Err(RaftError::Fatal(fatal)) => return Err(stopped(&fatal)),
                 Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {

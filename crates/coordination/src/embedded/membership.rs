@@ -20,6 +20,10 @@ use crate::{Error, Reason};
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a node is given to say who it is.
 const IDENTIFY: Duration = Duration::from_secs(1);
+/// How long one attempt to finish a change may take.
+const FINISH: Duration = Duration::from_secs(5);
+/// How long a change may stand half-way before a leader finishes it.
+pub(crate) const HALF_WAY: Duration = Duration::from_secs(1);
 /// How many entries a learner may be behind to be promoted: it must not hold up commits as a voter.
 const CAUGHT_UP: u64 = 64;
 
@@ -166,9 +170,26 @@ impl Node {
         }
     }
 
-    /// Whether an earlier change stopped half-way, with two sets of voters in force.
+    /// Whether a change is half-way, with two sets of voters in force.
     fn is_joint(&self) -> bool {
         self.metrics().membership_config.get_joint_config().len() > 1
+    }
+
+    /// Whether this node should bring a change to its end that it finds half-way.
+    pub(crate) fn leads_half_way(&self) -> bool {
+        self.is_joint() && self.leads_with_quorum(&self.metrics())
+    }
+
+    /// Brings a change to its end that was left half-way, by a leader that died or a caller whose time was up: as long as
+    /// two sets of voters are in force, both need a majority for everything.
+    pub(crate) async fn finish_change(&self) {
+        let Some(wanted) = self.metrics().membership_config.get_joint_config().last().cloned() else {
+            return;
+        };
+        let change = ChangeMembers::ReplaceAllVoters(wanted);
+        if let Err(failure) = self.change_members(change, Instant::now() + FINISH).await {
+            tracing::debug!(?failure, "a change of the voters is still half-way");
+        }
     }
 
     async fn wait_caught_up(&self, id: RaftId, name: &NodeName, deadline: Instant) -> Result<(), Failure> {

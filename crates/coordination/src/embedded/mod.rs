@@ -37,6 +37,7 @@ use model::NodeName;
 use openraft::async_runtime::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 pub use message::MAX_MESSAGE;
 pub use network::RaftTransport;
@@ -107,13 +108,35 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`]: the file cannot be used, or the timings are impossible.
     pub async fn open(config: EmbeddedConfig, transport: Arc<dyn RaftTransport>) -> Result<Self, OpenError> {
+        let place = store::Place::Directory(config.directory.clone());
+        Self::open_in(place, config, transport).await
+    }
+
+    /// As [`Embedded::open`], with the store on a medium of the caller's instead of a file: what a test of power losses
+    /// needs, whose medium forgets what was not flushed. `config.directory` only appears in messages.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub async fn open_on(
+        medium: impl redb::StorageBackend,
+        config: EmbeddedConfig,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, OpenError> {
+        Self::open_in(store::Place::medium(medium), config, transport).await
+    }
+
+    async fn open_in(
+        place: store::Place,
+        config: EmbeddedConfig,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, OpenError> {
         let (ready, started) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
         let directory = config.directory.clone();
         let failed = |source| OpenError::Store { directory: directory.clone(), source };
         let thread = std::thread::Builder::new().name("coordination".to_owned());
-        thread.spawn(move || run(config, transport, ready, stopped, finish)).map_err(failed)?;
+        thread.spawn(move || run(place, config, transport, ready, stopped, finish)).map_err(failed)?;
         let gone = || failed(io::Error::other("the coordination thread ended early"));
         let (node, runtime) = started.await.map_err(|_| gone())??;
         Ok(Self { node, runtime, stop: Mutex::new(Some(stop)), finished: Mutex::new(Some(finished)) })
@@ -263,6 +286,7 @@ fn mismatch() -> Error {
 type Started = Result<(Arc<Node>, Handle), OpenError>;
 
 fn run(
+    place: store::Place,
     config: EmbeddedConfig,
     transport: Arc<dyn RaftTransport>,
     ready: oneshot::Sender<Started>,
@@ -274,7 +298,7 @@ fn run(
     let opened = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| Ok((runtime, store::open(&config.directory)?)));
+        .and_then(|runtime| Ok((runtime, store::open(place)?)));
     let (runtime, opened) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -330,16 +354,34 @@ async fn start(
     }))
 }
 
-/// Keeps the leader hint and the lease deadlines current.
+/// Keeps the leader hint and the lease deadlines current, and no change of the voters half-way.
 async fn tend(node: Arc<Node>) {
+    let mut half_way = None;
     let mut metrics = node.raft.server_metrics();
     let mut tick = tokio::time::interval(leases::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => node.end_leases(),
+            _ = tick.tick() => {
+                node.end_leases();
+                half_way = finish_change(&node, half_way);
+            }
             changed = metrics.changed() => if changed.is_err() { return },
         }
         node.update_hint();
     }
+}
+
+/// Finishes a change of the voters that has stood half-way since long enough; since when it stands so.
+fn finish_change(node: &Arc<Node>, half_way: Option<Instant>) -> Option<Instant> {
+    if !node.leads_half_way() {
+        return None;
+    }
+    let since = half_way.unwrap_or_else(Instant::now);
+    if since.elapsed() < membership::HALF_WAY {
+        return Some(since);
+    }
+    let node = node.clone();
+    tokio::spawn(async move { node.finish_change().await });
+    None
 }

@@ -36,6 +36,8 @@ pub trait RaftTransport: Send + Sync + 'static {
     /// from that runtime too. Requests to one node must not wait for each other: a snapshot's pieces must not hold up
     /// heartbeats.
     ///
+    /// A request must not be delivered twice: a client's transaction in it would be done twice.
+    ///
     /// # Errors
     /// [`io::ErrorKind::ConnectionRefused`] and [`io::ErrorKind::NotConnected`] promise that the request was **not**
     /// delivered. Every other kind leaves that open ([`io::ErrorKind::TimedOut`] when the deadline passed).

@@ -99,6 +99,7 @@ impl Node {
             last_log: metrics.last_log_index,
             applied: metrics.last_applied.map(|log_id| log_id.index),
             revision: self.shared.revision(),
+            changing: metrics.membership_config.get_joint_config().len() > 1,
             voters: members.voters.into_values().collect(),
             learners: members.learners.into_values().collect(),
             last_contact: contact,

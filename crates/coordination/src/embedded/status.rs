@@ -33,10 +33,34 @@ pub struct Status {
     pub voters: BTreeSet<NodeName>,
     /// Who only follows. A name here and in `voters` is a node whose store was lost and that waits for promotion.
     pub learners: BTreeSet<NodeName>,
+    /// Whether a change of the voters is half-way: two sets of them are in force, and both need a majority.
+    pub changing: bool,
     /// Leader: how long ago a quorum answered. Others: how long ago a leader was heard. `None`: not yet.
     pub last_contact: Option<Duration>,
     /// Why the store has stopped, if it has (a full or broken disk): it must be closed and opened again.
     pub failure: Option<String>,
+}
+
+impl Status {
+    /// What is unusual about the membership, in words.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.voters.is_empty() {
+            remarks.push(format!(
+                "{} belongs to no group: its store is new, and it has no vote until a group is founded or takes it in",
+                self.node
+            ));
+        }
+        for lost in self.voters.intersection(&self.learners) {
+            remarks.push(format!(
+                "{lost} has lost its store: it learns anew, and its old vote counts as missing until it is promoted"
+            ));
+        }
+        if self.changing {
+            remarks.push("the voters are being changed: the old and the new ones must both agree".to_owned());
+        }
+        remarks
+    }
 }
 
 /// What a node believes to be.

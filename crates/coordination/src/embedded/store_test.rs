@@ -12,7 +12,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<TypeConfig>> {
         let directory = TempDir::new().expect("a directory for the test");
-        let opened = store::open(directory.path()).expect("a new store");
+        let opened = store::open(store::Place::Directory(directory.path().to_owned())).expect("a new store");
         Ok((directory, opened.log, opened.machine))
     }
 }

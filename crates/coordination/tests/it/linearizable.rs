@@ -1,246 +1,16 @@
 //! Several clients read, write and swap a few keys while nodes die, come back and are cut off; what they saw must have an
 //! order, each operation between its beginning and its end.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use checker::file::History;
-use checker::register::{self, Action, Answer, Bounds, What};
-use checker::{Operation, Outcome, Verdict};
-use coordination::embedded::Embedded;
-use coordination::{Change, Coordinator, Entry, Error, Revision, Txn, TxnOutcome};
+use checker::Verdict;
 use model::NodeName;
-use model::time::Moment;
-use tokio::task::JoinSet;
 
+use crate::clients::{Reads, Run, start, stop};
 use crate::group::{Group, PATIENCE};
 
-/// How long a client waits for one answer: shorter than an election under load, so that some outcomes stay unknown.
-const WITHIN: Duration = Duration::from_millis(400);
-
-const CLIENTS: u32 = 6;
-const KEYS: [&str; 3] = ["register/a", "register/b", "register/c"];
-
-/// Where a client reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reads {
-    /// As the product does.
-    Linearizable,
-    /// From what the node itself has seen so far (its watch), which the product never takes for a read.
-    Local,
-}
-
-/// What one node has seen through its own watch.
-type Local = Arc<Mutex<BTreeMap<String, u64>>>;
-
-/// What clients share.
-struct Run {
-    began: Instant,
-    reads: Reads,
-    next_value: AtomicU64,
-    acknowledged: AtomicU64,
-    stop: AtomicBool,
-    history: Mutex<Vec<Operation<Action>>>,
-    nodes: Mutex<BTreeMap<NodeName, (Arc<Embedded>, Local)>>,
-}
-
-impl Run {
-    fn new(reads: Reads) -> Arc<Self> {
-        Arc::new(Self {
-            began: Instant::now(),
-            reads,
-            next_value: AtomicU64::new(1),
-            acknowledged: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            history: Mutex::default(),
-            nodes: Mutex::default(),
-        })
-    }
-
-    fn now(&self) -> Moment {
-        Moment::from_micros(u64::try_from(self.began.elapsed().as_micros()).unwrap())
-    }
-
-    /// Each value is written once, so that "still the same revision" is "still the same value".
-    fn value(&self) -> u64 {
-        self.next_value.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn record(&self, client: u32, invoked: Moment, outcome: Outcome, key: &str, what: What) {
-        if matches!(outcome, Outcome::Ok(_)) {
-            self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        }
-        let action = Action { key: key.to_owned(), what };
-        self.history.lock().unwrap().push(Operation { client, invoked, outcome, action });
-    }
-
-    /// Lets clients use a node from now on.
-    fn open(&self, name: &NodeName, node: &Arc<Embedded>) {
-        let local = Local::default();
-        tokio::spawn(follow(node.watch("register/", Revision(1)), local.clone()));
-        self.nodes.lock().unwrap().insert(name.clone(), (node.clone(), local));
-    }
-
-    fn close(&self, name: &NodeName) {
-        self.nodes.lock().unwrap().remove(name);
-    }
-
-    fn pick(&self, dice: &mut Dice) -> Option<(Arc<Embedded>, Local)> {
-        let nodes = self.nodes.lock().unwrap();
-        nodes.values().nth(dice.below(nodes.len())).cloned()
-    }
-
-    /// Waits until the clients have got on by so many acknowledged operations.
-    async fn progress(&self, by: u64) {
-        let goal = self.acknowledged.load(Ordering::Relaxed) + by;
-        let since = Instant::now();
-        while self.acknowledged.load(Ordering::Relaxed) < goal {
-            assert!(since.elapsed() < 8 * PATIENCE, "clients get on no more");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn judge(&self, name: &str) -> Verdict {
-        let history = self.history.lock().unwrap().clone();
-        let count = |holds: fn(&Outcome) -> bool| history.iter().filter(|o| holds(&o.outcome)).count();
-        println!(
-            "{} operations: {} acknowledged, {} failed, {} unknown",
-            history.len(),
-            count(|outcome| matches!(outcome, Outcome::Ok(_))),
-            count(|outcome| matches!(outcome, Outcome::Failed)),
-            count(|outcome| matches!(outcome, Outcome::Unknown)),
-        );
-        let verdict = register::check(&history, Bounds::default());
-        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&kept, History::Register(history).to_text()).unwrap();
-        println!("kept as {}", kept.display());
-        verdict
-    }
-}
-
-/// Numbers that differ from client to client.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end.max(1)
-    }
-}
-
-async fn follow(mut watch: coordination::Watch, local: Local) {
-    while let Ok(changes) = watch.next().await {
-        for change in changes.changes {
-            if let Change::Put(entry) = change {
-                local.lock().unwrap().insert(entry.key.clone(), number(&entry));
-            }
-        }
-    }
-}
-
-fn number(entry: &Entry) -> u64 {
-    std::str::from_utf8(&entry.value).unwrap().parse().unwrap()
-}
-
-async fn client(run: Arc<Run>, number: u32) {
-    let mut dice = Dice(u64::from(number) + 1);
-    while !run.stop.load(Ordering::Relaxed) {
-        let key = KEYS[dice.below(KEYS.len())];
-        match (run.pick(&mut dice), dice.below(10)) {
-            (None, _) => {}
-            (Some((_, local)), 0..4) if run.reads == Reads::Local => read_locally(&run, number, &local, key),
-            (Some((node, _)), 0..4) => drop(read(&run, number, &node, key).await),
-            (Some((node, _)), 4..7) => write(&run, number, &node, key).await,
-            (Some((node, _)), _) => swap(&run, number, &node, key).await,
-        }
-        tokio::time::sleep(Duration::from_millis(1 + dice.below(4) as u64)).await;
-    }
-}
-
-/// Reads, and returns what a swap must compare with.
-async fn read(run: &Run, client: u32, node: &Embedded, key: &str) -> Option<(Option<u64>, Revision)> {
-    let invoked = run.now();
-    let entry = node.get(key, WITHIN).await.ok()?;
-    let value = entry.as_ref().map(number);
-    let what = What::Read(value.map_or(Answer::Absent, Answer::Value));
-    run.record(client, invoked, Outcome::Ok(run.now()), key, what);
-    Some((value, entry.map_or(Revision(0), |entry| entry.modified)))
-}
-
-fn read_locally(run: &Run, client: u32, local: &Local, key: &str) {
-    let invoked = run.now();
-    let Some(value) = local.lock().unwrap().get(key).copied() else { return };
-    run.record(client, invoked, Outcome::Ok(run.now()), key, What::Read(Answer::Value(value)));
-}
-
-async fn write(run: &Run, client: u32, node: &Embedded, key: &str) {
-    let (value, invoked) = (run.value(), run.now());
-    let outcome = match node.txn(Txn::new().put(key, value.to_string()), WITHIN).await {
-        Ok(TxnOutcome::Committed(_)) => Outcome::Ok(run.now()),
-        Ok(TxnOutcome::Conflict { .. }) => panic!("there was no condition"),
-        Err(error) => not_ok(&error),
-    };
-    run.record(client, invoked, outcome, key, What::Write(value));
-}
-
-async fn swap(run: &Run, client: u32, node: &Embedded, key: &str) {
-    let Some((from, revision)) = read(run, client, node, key).await else { return };
-    let (to, invoked) = (run.value(), run.now());
-    let txn = Txn::new().compare(key, revision).put(key, to.to_string());
-    let (outcome, done) = match node.txn(txn, WITHIN).await {
-        Ok(TxnOutcome::Committed(_)) => (Outcome::Ok(run.now()), Some(true)),
-        Ok(TxnOutcome::Conflict { .. }) => (Outcome::Ok(run.now()), Some(false)),
-        Err(error) => (not_ok(&error), None),
-    };
-    run.record(client, invoked, outcome, key, What::Swap { from, to, done });
-}
-
-/// What the error promises is held against it: what it calls not done must never be seen.
-fn not_ok(error: &Error) -> Outcome {
-    match error {
-        Error::Unavailable(_) => Outcome::Failed,
-        Error::OutcomeUnknown(_) => Outcome::Unknown,
-        Error::LeaseEnded(_) | Error::TooLarge { .. } | Error::Invalid(_) | Error::Malformed { .. } => {
-            panic!("{error}")
-        }
-    }
-}
-
-/// A group with clients at work.
-async fn start(reads: Reads) -> (Group, Arc<Run>, JoinSet<()>) {
-    let group = Group::of(3).await;
-    let run = Run::new(reads);
-    for name in &group.names {
-        run.open(name, group.node(name));
-    }
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        clients.spawn(client(run.clone(), number));
-    }
-    run.progress(100).await;
-    (group, run, clients)
-}
-
-async fn stop(run: &Run, clients: JoinSet<()>) {
-    run.stop.store(true, Ordering::Relaxed);
-    clients.join_all().await;
-}
-
-/// The nodes lose their power together, for a moment.
-async fn power_loss(group: &mut Group, run: &Run, nodes: &[NodeName]) {
-    for name in nodes {
-        run.close(name);
-        group.kill(name).await;
-    }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    for name in nodes {
-        group.restart(name).await;
-        run.open(name, group.node(name));
-    }
-}
+/// How long a node is without power.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Nobody hears the node for so many acknowledged operations of the clients, who go on using it too.
 async fn cut(group: &Group, run: &Run, node: &NodeName, operations: u64) {
@@ -251,18 +21,19 @@ async fn cut(group: &Group, run: &Run, node: &NodeName, operations: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_see_through_deaths_and_cuts_is_linearizable() {
-    let (mut group, run, clients) = start(Reads::Linearizable).await;
+    let mut group = Group::of(3).await;
+    let (run, clients) = start(&group, Reads::Linearizable).await;
     let term = group.node(&group.leader().await).status().term;
     for round in 0..2 {
         let leader = group.leader().await;
-        power_loss(&mut group, &run, std::slice::from_ref(&leader)).await;
+        group.power_loss(&run, std::slice::from_ref(&leader), PAUSE).await;
         run.progress(60).await;
 
         let leader = group.leader().await;
         cut(&group, &run, &leader, 60).await;
 
         let follower = group.others(&group.leader().await)[round].clone();
-        power_loss(&mut group, &run, &[follower]).await;
+        group.power_loss(&run, &[follower], PAUSE).await;
         run.progress(60).await;
 
         let next = group.others(&group.leader().await)[0].clone();
@@ -271,7 +42,7 @@ async fn what_clients_see_through_deaths_and_cuts_is_linearizable() {
         run.progress(60).await;
 
         let all = group.names.clone();
-        power_loss(&mut group, &run, &all).await;
+        group.power_loss(&run, &all, PAUSE).await;
         run.progress(60).await;
     }
     stop(&run, clients).await;
@@ -285,7 +56,8 @@ async fn what_clients_see_through_deaths_and_cuts_is_linearizable() {
 /// The control: reads that a node answers out of what it has seen by itself are found out.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_reads_are_found_not_to_be_linearizable() {
-    let (group, run, clients) = start(Reads::Local).await;
+    let group = Group::of(3).await;
+    let (run, clients) = start(&group, Reads::Local).await;
     let follower = group.others(&group.leader().await)[0].clone();
     cut(&group, &run, &follower, 200).await;
     stop(&run, clients).await;

@@ -3,12 +3,18 @@
 // A test that cannot go on shall panic, in its helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod clients;
 mod conformance;
 mod durability;
 mod etcd;
 mod failover;
 mod figures;
 mod group;
+mod leases;
 mod linearizable;
+mod medium;
+mod membership;
 mod network;
+mod referee;
+mod storm;
 mod voters;

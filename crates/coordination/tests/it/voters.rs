@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coordination::{Error, Reason};
+use coordination::{Error, Reason, Txn};
 use model::NodeName;
 
 use crate::group::{Group, PATIENCE};
@@ -102,3 +102,43 @@ async fn the_last_voter_stays() {
     let refused = group.node(&group.names[0]).remove(&group.names[0], PATIENCE).await;
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
 }
+
+/// Two of three are gone and one of them comes back with an empty disk: with the third it would be a majority, of which
+/// one half remembers nothing. Nothing is decided until the other one with its memory is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_voter_cannot_outvote_those_who_remember() {
+    let mut group = Group::unfounded_on_media(3, 1).await;
+    group.found(&group.names).await;
+    let [behind, wiped, ahead] = [0, 1, 2].map(|at: usize| group.names[at].clone());
+    // `behind` misses what the other two commit.
+    group.network.isolate(&behind, true);
+    group.put(&ahead, "key", "committed").await;
+    group.kill(&ahead).await;
+    group.kill(&wiped).await;
+    group.wipe(&wiped);
+    group.restart(&wiped).await;
+    group.network.isolate(&behind, false);
+    group.network.isolate(&ahead, true);
+
+    let alone = group.store(&behind).txn(Txn::new().put("key", "forgotten"), 2 * DECIDED).await;
+    assert!(alone.is_err(), "{alone:?}");
+    let founded = group.node(&wiped).initialize(&group.names, DECIDED).await;
+    assert!(founded.is_err(), "an empty node founds nothing beside a group");
+    let remarks = group.node(&wiped).status().remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("belongs to no group")), "{remarks:?}");
+
+    group.restart(&ahead).await;
+    assert_eq!(group.get(&behind, "key").await.as_deref(), Some("committed"));
+    group.node(&behind).add_learner(&wiped, PATIENCE).await.unwrap();
+    let remarks = group.node(&group.leader().await).status().remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("b has lost its store")), "{remarks:?}");
+    group.node(&behind).promote_to_voter(&wiped, PATIENCE).await.unwrap();
+    assert_eq!(group.node(&group.leader().await).status().remarks(), Vec::<String>::new());
+    // Its vote counts again: the other two can lose a member.
+    group.kill(&ahead).await;
+    assert_eq!(group.get(&wiped, "key").await.as_deref(), Some("committed"));
+    assert_eq!(group.network.referee().violations(), Vec::<String>::new());
+}
+
+/// Longer than an election takes.
+const DECIDED: Duration = Duration::from_millis(1200);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -25,9 +24,6 @@ const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const SNAPSHOT_META: &str = "snapshot_meta";
 const SNAPSHOT: &str = "snapshot";
-
-/// Bytes of the file that redb may keep in memory.
-const CACHE: usize = 4 * 1024 * 1024;
 
 /// How much may be written with one fsync: bounds the delay that a late job adds for the first one.
 const MAX_JOBS: usize = 256;
@@ -76,11 +72,10 @@ pub(crate) enum Done {
 // --- Disk -----------------------------------------------------------------------------------------------------------
 
 impl Disk {
-    /// Opens or makes the file, reads all of it and starts the thread.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, Contents, JoinHandle<()>)> {
-        let database = builder().create(path).map_err(|error| describe(path, &error))?;
-        ensure_id(&database).map_err(|error| describe(path, &error))?;
-        let contents = read_all(&database).map_err(|error| describe(path, &error))?;
+    /// Reads all of an opened file and starts the thread that writes it.
+    pub(crate) fn of(database: Database) -> Result<(Self, Contents, JoinHandle<()>), redb::Error> {
+        ensure_id(&database)?;
+        let contents = read_all(&database)?;
         let (jobs, queue) = mpsc::channel();
         let thread = thread::Builder::new().name("coordination-disk".to_owned());
         let writer = thread.spawn(move || run(&database, &queue))?;
@@ -100,19 +95,8 @@ impl Disk {
     }
 }
 
-/// redb would cache up to 1 GiB; this file is written often and read once.
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE);
-    builder
-}
-
 fn stopped() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the thread that writes the coordination log has stopped")
-}
-
-fn describe(path: &Path, error: &dyn std::error::Error) -> io::Error {
-    io::Error::other(format!("{}: {error}", path.display()))
 }
 
 // --- The thread -----------------------------------------------------------------------------------------------------
@@ -220,7 +204,7 @@ fn from_json<T: DeserializeOwned>(name: &str, json: &[u8]) -> Result<T, redb::Er
 }
 
 /// Gives a new file its id, durably, before anybody can hear of it.
-fn ensure_id(database: &Database) -> Result<(), redb::Error> {
+pub(crate) fn ensure_id(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(LOG)?;
     let known = transaction.open_table(SINGLES)?.get(ID)?.is_some();
@@ -237,7 +221,7 @@ fn new_id() -> Result<RaftId, redb::Error> {
     Ok((u64::from_le_bytes(bytes) >> 11).max(1))
 }
 
-fn read_all(database: &Database) -> Result<Contents, redb::Error> {
+pub(crate) fn read_all(database: &Database) -> Result<Contents, redb::Error> {
     let transaction = database.begin_read()?;
     let singles = transaction.open_table(SINGLES)?;
     let single = |name: &str| -> Result<Option<Vec<u8>>, redb::Error> {
@@ -271,30 +255,20 @@ fn parse_option<T: DeserializeOwned>(name: &str, json: Option<Vec<u8>>) -> Resul
     json.map(|json| from_json(name, &json)).transpose()
 }
 
-/// Reads a file without starting a thread.
-pub(crate) fn read_file(path: &Path) -> io::Result<Contents> {
-    let database = builder().open(path).map_err(|error| describe(path, &error))?;
-    read_all(&database).map_err(|error| describe(path, &error))
-}
-
-/// Makes a new file with the contents given.
-pub(crate) fn create_file(path: &Path, contents: Contents) -> io::Result<()> {
-    let database = builder().create(path).map_err(|error| describe(path, &error))?;
-    let fill = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        put_single(&transaction, ID, &contents.id)?;
-        if let Some(purged) = contents.purged {
-            DiskChange::Purge(purged).write(&transaction)?;
-        }
-        DiskChange::Append(contents.entries.into_values().collect()).write(&transaction)?;
-        DiskChange::Committed(contents.committed).write(&transaction)?;
-        if let Some(vote) = contents.vote {
-            DiskChange::Vote(vote).write(&transaction)?;
-        }
-        if let Some((meta, data)) = contents.snapshot {
-            DiskChange::Snapshot(meta, data).write(&transaction)?;
-        }
-        Ok(transaction.commit()?)
-    };
-    fill().map_err(|error| describe(path, &error))
+/// Fills a new file with the contents given.
+pub(crate) fn fill(database: &Database, contents: Contents) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    put_single(&transaction, ID, &contents.id)?;
+    if let Some(purged) = contents.purged {
+        DiskChange::Purge(purged).write(&transaction)?;
+    }
+    DiskChange::Append(contents.entries.into_values().collect()).write(&transaction)?;
+    DiskChange::Committed(contents.committed).write(&transaction)?;
+    if let Some(vote) = contents.vote {
+        DiskChange::Vote(vote).write(&transaction)?;
+    }
+    if let Some((meta, data)) = contents.snapshot {
+        DiskChange::Snapshot(meta, data).write(&transaction)?;
+    }
+    Ok(transaction.commit()?)
 }

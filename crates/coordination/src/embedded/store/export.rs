@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::FILE_NAME;
-use super::disk::{self, Contents};
+use super::disk::Contents;
+use super::file;
 use crate::embedded::raft_types::{LogEntry, LogId, RaftId, SnapshotMeta, Vote, index_of};
 
 /// The format of the document.
@@ -30,7 +31,7 @@ struct Export {
 /// # Errors
 /// The file is in use, missing or damaged, or `output` cannot be written.
 pub fn export(directory: &Path, output: &mut dyn Write) -> io::Result<()> {
-    let contents = disk::read_file(&directory.join(FILE_NAME))?;
+    let contents = file::read_file(&directory.join(FILE_NAME))?;
     let (snapshot_meta, snapshot) = match contents.snapshot {
         Some((meta, data)) => (Some(meta), Some(serde_json::from_slice(&data)?)),
         None => (None, None),
@@ -72,5 +73,5 @@ pub fn import(input: &mut dyn Read, directory: &Path) -> io::Result<()> {
     let entries = log.into_iter().map(|entry| (index_of(&entry), entry)).collect();
     std::fs::create_dir_all(directory)?;
     let contents = Contents { id, vote, committed, purged, entries, snapshot: snapshot_meta.zip(data) };
-    disk::create_file(&path, contents)
+    file::create_file(directory, contents)
 }

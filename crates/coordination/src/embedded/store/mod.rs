@@ -12,22 +12,27 @@
 
 mod disk;
 mod export;
+mod file;
 mod log;
 mod machine;
+#[cfg(test)]
+mod power_test;
 mod shared;
 mod state;
 
 use std::io;
-use std::path::Path;
 use std::thread::JoinHandle;
 
 pub(crate) use disk::Disk;
 pub use export::{export, import};
+pub(crate) use file::Place;
 pub(crate) use log::Log;
 pub(crate) use machine::Machine;
 pub(crate) use shared::Shared;
 
 use super::raft_types::RaftId;
+#[cfg(test)]
+use state::State;
 
 /// The file in the directory given.
 pub const FILE_NAME: &str = "coordination.redb";
@@ -41,12 +46,16 @@ pub(crate) struct Opened {
     pub(crate) writer: JoinHandle<()>,
 }
 
-/// Opens or makes the store in `directory`. A new file gets a new [`RaftId`].
+/// Opens or makes the store. A new one gets a new [`RaftId`].
 ///
 /// Blocks on the disk: not for a runtime's thread.
-pub(crate) fn open(directory: &Path) -> io::Result<Opened> {
-    std::fs::create_dir_all(directory)?;
-    let (disk, found, writer) = Disk::open(&directory.join(FILE_NAME))?;
+pub(crate) fn open(place: Place) -> io::Result<Opened> {
+    let name = match &place {
+        Place::Directory(directory) => directory.join(FILE_NAME).display().to_string(),
+        Place::Medium(_) => "the medium".to_owned(),
+    };
+    let opened = Disk::of(place.open()?);
+    let (disk, found, writer) = opened.map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     let machine = Machine::new(disk.clone(), found.snapshot);
     let log = Log::new(disk, found.entries, found.vote, found.committed, found.purged);
     Ok(Opened { id: found.id, log, machine, writer })
