@@ -28,6 +28,7 @@ mod programs;
 mod role;
 mod up;
 mod volume;
+pub mod workload;
 
 pub use down::Data;
 pub use effects::process::ProcessId;
