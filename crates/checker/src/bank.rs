@@ -4,6 +4,7 @@
 //! is there a choice among the transfers that may have happened by then which leads to exactly these balances.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 
 use model::time::Moment;
 use serde::{Deserialize, Serialize};
@@ -47,9 +48,14 @@ pub struct Claim {
     /// Whether a read may show the past, because a standby answered it: then only sum and sign can be judged.
     #[serde(default)]
     pub stale_reads: bool,
+    /// Where one bank was opened after another: how far the numbers of their accounts are apart. Account `a` of bank `n`
+    /// has the number `a + n * next_bank`. Transfers of unknown outcome make every later read of their bank harder to
+    /// explain; a long history stays decidable when a bank is soon left for a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_bank: Option<NonZeroU32>,
 }
 
-/// Steps in the search for explanations, for all reads of a history together.
+/// Steps in the search for explanations, for all reads of a bank together.
 const STEPS: usize = 1_000_000;
 
 /// The most transfers among which a choice is looked for.
@@ -66,7 +72,42 @@ struct Seen<'a> {
 
 /// Judges a history. Every read is judged by its sum; whether its balances are explained is searched within a bound.
 pub fn check(claim: &Claim, history: &[Operation<Action>]) -> Verdict {
-    let mut reads: Vec<Seen<'_>> = history.iter().filter_map(seen).collect();
+    let Some(step) = claim.next_bank else { return check_one(claim, &history.iter().collect::<Vec<_>>()) };
+    let mut banks: BTreeMap<u32, Vec<&Operation<Action>>> = BTreeMap::new();
+    for operation in history {
+        if let Some(account) = first_account(&operation.action) {
+            banks.entry(account / step).or_default().push(operation);
+        }
+    }
+    let (mut violations, mut undecided) = (Vec::new(), None);
+    for (number, history) in banks {
+        let first = number * step.get();
+        let moved = |(account, balance): (&Account, &i64)| (account.saturating_add(first), *balance);
+        let claim = Claim { accounts: claim.accounts.iter().map(moved).collect(), ..*claim };
+        match check_one(&claim, &history) {
+            Verdict::Valid => {}
+            Verdict::Violated(found) => violations.extend(found),
+            Verdict::Undecided(why) => {
+                undecided.get_or_insert_with(|| format!("the bank from account {first} on: {why}"));
+            }
+        }
+    }
+    if history.is_empty() {
+        undecided = Some("nobody read the balances".to_owned());
+    }
+    Verdict::of(violations, undecided)
+}
+
+/// By which the bank is known; a read without answer is of none.
+fn first_account(action: &Action) -> Option<Account> {
+    match action {
+        Action::Transfer(transfer) => Some(transfer.from),
+        Action::Read(balances) => balances.as_ref().map(|found| found.keys().next().copied().unwrap_or(0)),
+    }
+}
+
+fn check_one(claim: &Claim, history: &[&Operation<Action>]) -> Verdict {
+    let mut reads: Vec<Seen<'_>> = history.iter().filter_map(|operation| seen(operation)).collect();
     reads.sort_by_key(|read| read.operation.invoked);
     let mut violations = Vec::new();
     let mut given_up = 0_usize;
@@ -86,7 +127,7 @@ pub fn check(claim: &Claim, history: &[Operation<Action>]) -> Verdict {
     Verdict::of(violations, undecided(&reads, history, given_up))
 }
 
-fn undecided(reads: &[Seen<'_>], history: &[Operation<Action>], given_up: usize) -> Option<String> {
+fn undecided(reads: &[Seen<'_>], history: &[&Operation<Action>], given_up: usize) -> Option<String> {
     if reads.is_empty() {
         return Some("nobody read the balances".to_owned());
     }
@@ -98,13 +139,12 @@ fn undecided(reads: &[Seen<'_>], history: &[Operation<Action>], given_up: usize)
         ));
     }
     let last = reads.iter().map(|read| read.operation.invoked).max()?;
-    let is_transfer = |operation: &&Operation<Action>| match operation.action {
+    let is_transfer = |operation: &&&Operation<Action>| match operation.action {
         Action::Transfer(_) => true,
         Action::Read(_) => false,
     };
-    let unread =
-        history.iter().filter(is_transfer).filter_map(Operation::acknowledged).filter(|at| *at >= last);
-    let unread = unread.count();
+    let transfers = history.iter().filter(is_transfer);
+    let unread = transfers.filter_map(|transfer| transfer.acknowledged()).filter(|at| *at >= last).count();
     (unread > 0).then(|| format!("nobody read the balances after {unread} acknowledged transfers"))
 }
 
@@ -165,8 +205,8 @@ struct Transfers {
 }
 
 impl Transfers {
-    fn new(claim: &Claim, history: &[Operation<Action>]) -> Self {
-        let possible = |operation: &Operation<Action>| {
+    fn new(claim: &Claim, history: &[&Operation<Action>]) -> Self {
+        let possible = |operation: &&Operation<Action>| {
             let Action::Transfer(transfer) = operation.action else { return None };
             let (invoked, ended) = (operation.invoked, operation.acknowledged());
             (!operation.is_failed()).then_some(Possible { transfer, invoked, ended })

@@ -37,6 +37,17 @@ pub enum History {
     Register(Vec<Operation<register::Action>>),
 }
 
+/// How many operations ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Acknowledged.
+    pub ok: u64,
+    /// Surely not done.
+    pub failed: u64,
+    /// Done or not, their clients cannot know.
+    pub unknown: u64,
+}
+
 /// Why a text is no history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
@@ -111,6 +122,26 @@ impl History {
         text
     }
 
+    /// The name of its workload, which is also how its text begins.
+    pub const fn workload(&self) -> &'static str {
+        match self {
+            Self::Set(_) => "set",
+            Self::Bank(..) => "bank",
+            Self::Append(..) => "append",
+            Self::Register(_) => "register",
+        }
+    }
+
+    /// How its operations ended.
+    pub fn counts(&self) -> Counts {
+        match self {
+            Self::Set(history) => Counts::of(history),
+            Self::Bank(_, history) => Counts::of(history),
+            Self::Append(_, history) => Counts::of(history),
+            Self::Register(history) => Counts::of(history),
+        }
+    }
+
     /// What it proves.
     pub fn verdict(&self) -> Verdict {
         match self {
@@ -119,6 +150,21 @@ impl History {
             Self::Append(claim, history) => append::check(*claim, history),
             Self::Register(history) => register::check(history, register::Bounds::default()),
         }
+    }
+}
+
+impl Counts {
+    fn of<A>(history: &[Operation<A>]) -> Self {
+        let mut counts = Self::default();
+        for operation in history {
+            let counted = match operation.outcome {
+                Outcome::Ok(_) => &mut counts.ok,
+                Outcome::Failed => &mut counts.failed,
+                Outcome::Unknown => &mut counts.unknown,
+            };
+            *counted += 1;
+        }
+        counts
     }
 }
 

@@ -29,6 +29,7 @@ mod role;
 mod signals;
 mod up;
 mod volume;
+pub mod workload;
 
 pub use down::Data;
 pub use effects::process::ProcessId;

@@ -1,9 +1,11 @@
 //! What a correct system did is never accused, and its verdict is known.
 
+use std::num::NonZeroU32;
+
 use checker::append::Level;
 use checker::file::History;
 use checker::register::Bounds;
-use checker::{Verdict, append, bank, register, set};
+use checker::{Anomaly, Operation, Outcome, Verdict, append, bank, register, set};
 
 use crate::generate::bank::Amounts;
 use crate::generate::register::Values;
@@ -38,6 +40,41 @@ fn banks_are_not_accused() {
         demand_valid("bank", seed, &bank::check(&claim, &history), text);
     }
     println!("{SEEDS} valid histories of banks");
+}
+
+#[test]
+fn banks_one_after_another_are_judged_each_by_itself() {
+    const STEP: u32 = 1000;
+    for seed in 0..SEEDS / 4 {
+        let (claim, mut history) = generate::bank::generate(&mut Rng::new(seed), Amounts::PowersOfTwo);
+        let shift = |transfer: bank::Transfer| bank::Transfer {
+            from: transfer.from + STEP,
+            to: transfer.to + STEP,
+            ..transfer
+        };
+        let second = history.iter().map(|operation| Operation {
+            action: match &operation.action {
+                bank::Action::Transfer(transfer) => bank::Action::Transfer(shift(*transfer)),
+                bank::Action::Read(found) => bank::Action::Read(
+                    found.as_ref().map(|found| found.iter().map(|(a, b)| (a + STEP, *b)).collect()),
+                ),
+            },
+            ..operation.clone()
+        });
+        history.extend(second.collect::<Vec<_>>());
+        let claim = bank::Claim { next_bank: NonZeroU32::new(STEP), ..claim };
+        let text = |history: &[_]| History::Bank(claim.clone(), history.to_vec()).to_text();
+        demand_valid("banks", seed, &bank::check(&claim, &history), || text(&history));
+        let spoiled = history.iter_mut().rev().find_map(|operation| match &mut operation.action {
+            bank::Action::Read(Some(found)) if operation.outcome != Outcome::Failed => {
+                found.values_mut().next()
+            }
+            bank::Action::Read(_) | bank::Action::Transfer(_) => None,
+        });
+        *spoiled.unwrap() += 1;
+        let found = bank::check(&claim, &history);
+        assert_eq!(found.violations()[0].anomaly, Anomaly::WrongSum, "seed {seed}\n{}", text(&history));
+    }
 }
 
 #[test]

@@ -14,9 +14,6 @@ use model::time::Moment;
 
 use super::history::{Copy, History, Member, Outcome, Role, Write, WriteId, Writer};
 
-/// When the copies are read: later than anything that happened.
-const END: Moment = Moment::from_micros(u64::MAX);
-
 /// What the history proves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -113,8 +110,7 @@ impl Findings {
 /// Judges a history against the rows that each reader found. `lease` is how long a member may serve as primary without
 /// renewal.
 pub fn check(history: &History, copies: &[Copy], members: &[Member], lease: Duration) -> Findings {
-    let adds = history.writes.iter().map(add);
-    let rows = set::check(&adds.chain(copies.iter().map(read)).collect::<Vec<_>>());
+    let rows = set::check(&set_history(history, copies));
     let mut findings = Findings {
         lost: rows.lost,
         doubled: rows.doubled,
@@ -128,6 +124,13 @@ pub fn check(history: &History, copies: &[Copy], members: &[Member], lease: Dura
         count(&mut findings, write);
     }
     findings
+}
+
+/// The writes and the copies as the checker of sets sees them: copies are read when all else is over.
+pub(super) fn set_history(history: &History, copies: &[Copy]) -> Vec<Operation<set::Action>> {
+    let last = history.writes.iter().map(|write| write.sent.max(write.ended)).max().unwrap_or_default();
+    let end = last + Duration::from_micros(1);
+    history.writes.iter().map(add).chain(copies.iter().map(|copy| read(copy, end))).collect()
 }
 
 fn count(findings: &mut Findings, write: &Write) {
@@ -155,11 +158,11 @@ fn add(write: &Write) -> Operation<set::Action> {
 }
 
 /// A copy, read after everything.
-fn read(copy: &Copy) -> Operation<set::Action> {
+fn read(copy: &Copy, end: Moment) -> Operation<set::Action> {
     let times = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX).min(2); // once, or more than once
     let rows = copy.rows.iter().flat_map(|(id, rows)| std::iter::repeat_n(*id, times(*rows))).collect();
     let (client, action) = (2, set::Action::Read(Some(rows)));
-    Operation { client, invoked: END, outcome: checker::Outcome::Ok(END), action }
+    Operation { client, invoked: end, outcome: checker::Outcome::Ok(end), action }
 }
 
 /// The longest time without an acknowledgement to the client that touches the window; `None` when it has no end.

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Config;
 
+use super::connector::Connector;
 use super::history::{Outcome, Write, WriteId, Writer};
 use super::session::{Deadlines, Refusal, Session};
 use super::table::{self, RunName};
@@ -69,8 +70,8 @@ impl Client {
     /// Begins to write, on a runtime whose threads are where the client stands.
     pub fn start(runtime: &Handle, target: Target, ids: Ids) -> Self {
         let shared = Arc::new(Shared::default());
-        let worker =
-            Worker { target, ids, shared: Arc::clone(&shared), entry: 0, failures: 0, session: None };
+        let connector = Connector::new(target.entries.clone(), 0, target.login.clone(), target.deadlines);
+        let worker = Worker { target, ids, shared: Arc::clone(&shared), connector };
         Self { shared, task: runtime.spawn(worker.work()) }
     }
 
@@ -100,11 +101,7 @@ struct Worker {
     target: Target,
     ids: Ids,
     shared: Arc<Shared>,
-    /// The entry in use, counted on without end.
-    entry: usize,
-    /// Writes in a row that were not acknowledged at this entry.
-    failures: u32,
-    session: Option<Session>,
+    connector: Connector,
 }
 
 /// How often one write may find its connection closed before it was sent.
@@ -143,7 +140,7 @@ impl Worker {
                 Ok((server, true)) => Outcome::Unknown(format!("{server} acknowledged with a warning")),
                 // Closed while idle: connecting again repeats nothing.
                 Err(Refusal::NotSent) => continue,
-                Err(Refusal::Refused(reason)) => Outcome::Failed(reason),
+                Err(Refusal::Refused(reason) | Refusal::Conflict(reason)) => Outcome::Failed(reason),
                 Err(Refusal::Uncertain(reason)) => Outcome::Unknown(reason),
             };
             self.settle(session, &outcome);
@@ -156,46 +153,18 @@ impl Worker {
         )
     }
 
-    /// Keeps what works. After a lost connection the same entry is tried once more, because its node may know the new
-    /// primary at once; an entry that answers late or refuses is left.
+    /// Keeps what works.
     fn settle(&mut self, session: Session, outcome: &Outcome) {
         match outcome {
-            Outcome::Acknowledged(_) => {
-                self.failures = 0;
-                self.session = (!self.target.anew).then_some(session);
-            }
-            Outcome::Failed(_) | Outcome::Unknown(_) => {
-                self.failures += 1;
-                if !session.is_closed() || self.failures > 1 {
-                    self.next_entry();
-                }
-            }
+            Outcome::Acknowledged(_) => self.connector.worked((!self.target.anew).then_some(session)),
+            Outcome::Failed(_) | Outcome::Unknown(_) => self.connector.failed(&session),
         }
     }
 
-    fn next_entry(&mut self) {
-        self.entry += 1;
-        self.failures = 0;
-    }
-
-    /// The session in use if it is still open, else a new one at the first entry that takes us.
     async fn session(&mut self) -> Result<Session, String> {
-        if let Some(session) = self.session.take().filter(|session| !session.is_closed()) {
-            return Ok(session);
-        }
-        let mut reasons = Vec::new();
-        for _ in 0..self.target.entries.len() {
-            let entry = self.target.entries[self.entry % self.target.entries.len()];
-            match Session::open(entry, &self.target.login, self.target.deadlines).await {
-                Ok(session) => {
-                    self.shared.connections.fetch_add(1, Ordering::SeqCst);
-                    return Ok(session);
-                }
-                Err(reason) => reasons.push(reason),
-            }
-            self.next_entry();
-        }
-        Err(reasons.join("; "))
+        let session = self.connector.session().await;
+        self.shared.connections.store(self.connector.opened(), Ordering::SeqCst);
+        session
     }
 }
 

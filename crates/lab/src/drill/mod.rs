@@ -23,6 +23,7 @@ mod act;
 mod catalogue;
 mod checker;
 mod client;
+pub(crate) mod connector;
 mod faults;
 mod history;
 mod mix;
@@ -33,14 +34,14 @@ mod prober;
 mod report;
 mod run;
 mod sabotage;
-mod session;
+pub(crate) mod session;
 mod soak;
 mod step;
-mod table;
+pub(crate) mod table;
 mod timeline;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
 pub use act::{Act, Ends, Needs, Shows, act};

@@ -127,7 +127,7 @@ impl Asker {
             Ok((server, false)) => Outcome::Acknowledged(server),
             Ok((server, true)) => Outcome::Unknown(format!("{server} acknowledged with a warning")),
             Err(Refusal::NotSent) => Outcome::Failed(Refusal::NotSent.to_string()),
-            Err(Refusal::Refused(reason)) => Outcome::Failed(reason),
+            Err(Refusal::Refused(reason) | Refusal::Conflict(reason)) => Outcome::Failed(reason),
             Err(Refusal::Uncertain(reason)) => Outcome::Unknown(reason),
         };
         let good = matches!(outcome, Outcome::Acknowledged(_));

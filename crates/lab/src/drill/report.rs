@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::catalogue::Drill;
 use super::timeline::Timeline;
+use crate::workload::{Finding, Judged, Kind};
 
 /// The result of one drill, run one or several times. Serialises with these keys in this order; keys may be added
 /// after them, none is renamed or moved.
@@ -73,6 +74,8 @@ pub struct Run {
     pub failures: Vec<String>,
     /// Whether it passed.
     pub passed: bool,
+    /// What each workload's checker found.
+    pub workloads: Vec<Judged>,
     /// The run in the order of time; not part of the JSON.
     #[serde(skip)]
     pub timeline: Timeline,
@@ -180,6 +183,7 @@ impl fmt::Display for Report {
         self.spread_of(f, "out of the sync set after", |run| run.left_set_ms)?;
         self.spread_of(f, "writes after the return of a node", |run| run.flowing_ms)?;
         self.spread_of(f, "writes after its start", |run| run.flowing_from_start_ms)?;
+        f.write_str(&self.workloads())?;
         f.write_str(&self.reasons())
     }
 }
@@ -198,6 +202,41 @@ impl Report {
         }
         let Spread { min, median, max } = Spread::of(&values);
         writeln!(f, "{what}: min {}, median {}, max {}", in_ms(min), in_ms(median), in_ms(max))
+    }
+
+    /// What came of the workloads, where there are others than the one that measures the outage.
+    fn workloads(&self) -> String {
+        let runs = || self.runs.iter().zip(1..);
+        let all =
+            || runs().flat_map(|(run, number)| run.workloads.iter().map(move |judged| (number, judged)));
+        if all().all(|(_, judged)| judged.workload == Kind::Set.name()) {
+            return String::new();
+        }
+        let mut text = "\n  run  workload        ok  failed  unknown  verdict\n".to_owned();
+        for (number, judged) in all() {
+            let Judged { workload, counts, verdict, old_reads, .. } = judged;
+            let old = match old_reads {
+                0 => String::new(),
+                old => format!(" ({old} reads of a former primary within its lease)"),
+            };
+            let _ = writeln!(
+                text,
+                "{number:>5}  {workload:<9} {:>8} {:>7} {:>8}  {}{old}",
+                counts.ok,
+                counts.failed,
+                counts.unknown,
+                verdict.name()
+            );
+        }
+        for (number, judged) in all().filter(|(_, judged)| judged.verdict == Finding::Undecided) {
+            let _ = writeln!(
+                text,
+                "run {number}: {} is undecided: {}",
+                judged.workload,
+                judged.because.join("; ")
+            );
+        }
+        text
     }
 
     /// Why it did not pass, run by run.
@@ -262,5 +301,20 @@ mod tests {
         assert!(text.contains("drill node-kill: FAILED"), "{text}");
         assert!(text.contains("run 1: writes never came back"), "{text}");
         assert!(text.contains("max never"), "{text}");
+    }
+
+    #[test]
+    fn people_read_what_each_workload_proved() {
+        let text = "{\"bank\":{\"accounts\":{\"1\":5}}}\n{\"client\":1,\"from\":1,\"is\":\"unknown\",\
+                    \"do\":{\"read\":null}}\n";
+        let judged = Judged::of(&checker::file::History::parse(text).unwrap(), 2);
+        let run = Run { workloads: vec![judged], passed: true, ..Run::default() };
+        let report = Report::new(drill("node-kill"), vec![run]);
+        let told = report.to_string();
+        assert!(told.contains("    1  bank             0       0        1  undecided (2 reads of"), "{told}");
+        assert!(told.contains("run 1: bank is undecided: nobody read the balances"), "{told}");
+        let json = serde_json::to_string(&report).unwrap();
+        let row = r#""workloads":[{"workload":"bank","ok":0,"failed":0,"unknown":1,"verdict":"undecided","#;
+        assert!(json.contains(row), "{json}");
     }
 }

@@ -53,6 +53,10 @@ pub(crate) enum Refusal {
     /// The server answered with an error that leaves nothing behind.
     #[error("{0}")]
     Refused(String),
+    /// The same, because another transaction was in the way (class 40 of PostgreSQL's appendix A): the connection and its
+    /// server are fine, and trying anew may succeed.
+    #[error("{0}")]
+    Conflict(String),
     /// Anything else.
     #[error("{0}")]
     Uncertain(String),
@@ -167,7 +171,7 @@ fn refusal(error: &tokio_postgres::Error, sent: bool) -> Refusal {
     if !sent {
         Refusal::NotSent
     } else if db.parsed_severity() == Some(Severity::Error) && !about_the_session {
-        Refusal::Refused(words)
+        if code.starts_with("40") { Refusal::Conflict(words) } else { Refusal::Refused(words) }
     } else {
         Refusal::Uncertain(words)
     }

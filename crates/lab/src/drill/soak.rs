@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::Drill;
 use super::mix::Mix;
 use super::report::{Run, Spread, in_ms};
+use crate::workload::Finding;
 
 /// At most so many faults go on beside a drill.
 const MOST_BESIDE: u64 = 2;
@@ -80,10 +81,28 @@ pub struct Tally {
     pub two_primaries: u64,
     /// Reads that a former primary answered as primary although they were asked after its lease.
     pub late_reads: u64,
+    /// What clients did beside the one that measures the outage, by workload.
+    #[serde(default)]
+    pub workloads: BTreeMap<String, Work>,
     /// By drill.
     pub drills: BTreeMap<String, Row>,
     /// Why runs did not pass, with their number.
     pub failures: Vec<String>,
+}
+
+/// What came of one workload in all runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Operations that were acknowledged.
+    pub ok: u64,
+    /// Operations that certainly failed.
+    pub failed: u64,
+    /// Operations whose outcome the client cannot know.
+    pub unknown: u64,
+    /// Runs whose history breaks what is claimed.
+    pub violated: u64,
+    /// Runs in which something could not be looked at.
+    pub undecided: u64,
 }
 
 /// What came of the runs of one drill.
@@ -119,6 +138,14 @@ impl Tally {
         self.late_reads += run.late_reads;
         let number = self.runs;
         self.failures.extend(run.failures.iter().map(|failure| format!("run {number}, {mix}: {failure}")));
+        for judged in &run.workloads {
+            let work = self.workloads.entry(judged.workload.to_owned()).or_default();
+            work.ok += judged.counts.ok;
+            work.failed += judged.counts.failed;
+            work.unknown += judged.counts.unknown;
+            work.violated += u64::from(judged.verdict == Finding::Violated);
+            work.undecided += u64::from(judged.verdict == Finding::Undecided);
+        }
         for drill in &mix.beside {
             self.row(drill).beside += 1;
         }
@@ -166,6 +193,13 @@ impl fmt::Display for Tally {
              {two_primaries} times two primaries, {late_reads} stale reads (seed {seed})",
             minutes = seconds / 60.0,
         )?;
+        for (workload, work) in &self.workloads {
+            let Work { ok, failed, unknown, violated, undecided } = work;
+            writeln!(
+                f,
+                "{workload}: {ok} operations acknowledged, {failed} failed, {unknown} unknown; {violated} runs violated, {undecided} undecided"
+            )?;
+        }
         self.failures.iter().try_for_each(|failure| writeln!(f, "{failure}"))
     }
 }

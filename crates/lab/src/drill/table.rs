@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The timeline a primary writes to. `pg_control_checkpoint()` would name the old one until the first checkpoint after
 /// a promotion; the name of the log file being written does not lag. It is an error on a standby, hence the `case`.
-const TIMELINE: &str = "case when pg_is_in_recovery() then null \
+pub(crate) const TIMELINE: &str = "case when pg_is_in_recovery() then null \
                         else left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) end";
 
 /// The name of one run's rows: made by us from the clock, so it needs no quoting.
@@ -26,6 +26,10 @@ impl RunName {
     /// A name no other run has.
     pub fn new() -> Self {
         Self(format!("{:x}-{:x}", std::process::id(), effects::clock::now().as_micros()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -111,6 +115,7 @@ fn server(done: &Done) -> Option<Server> {
     Some(Server { timeline: timeline(row, 2)?, address, port: row.get(1)?.parse().ok()? })
 }
 
-fn timeline(row: &SimpleQueryRow, at: usize) -> Option<Timeline> {
+/// The answer to [`TIMELINE`] in a row.
+pub(crate) fn timeline(row: &SimpleQueryRow, at: usize) -> Option<Timeline> {
     u32::from_str_radix(row.get(at)?, 16).ok().map(Timeline)
 }

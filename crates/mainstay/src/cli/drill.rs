@@ -1,5 +1,6 @@
 //! `mainstay drill`: rehearsed faults with a measured outage.
 
+mod check;
 mod explain;
 mod soak;
 mod stage;
@@ -7,6 +8,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 
 use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
+use ::lab::workload::{Kind, UnknownKind};
 use clap::Subcommand;
 use effects::files::Lock;
 use lab::Lab;
@@ -28,6 +30,8 @@ Examples:
   mainstay drill run node-kill
   mainstay drill run switchover --runs 10 --json
   mainstay drill run node-kill --sabotage
+  mainstay drill run node-kill --workload all --history history
+  mainstay drill check history/*.jsonl
   mainstay drill soak --for 60m
   mainstay drill undo")]
 pub(crate) struct Args {
@@ -47,6 +51,8 @@ enum Command {
     Undo(UndoArgs),
     /// Run drills one after another for a long time
     Soak(soak::Args),
+    /// Judge saved histories
+    Check(check::Args),
 }
 
 /// Show what a drill does, what must come of it, and how it is taken back
@@ -80,11 +86,32 @@ struct RunArgs {
     /// Also write report.md, report.json and timeline.svg into this directory
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "sabotage")]
     report: Option<PathBuf>,
+    /// What clients do while the fault lasts, and is checked afterwards: set, bank, append, register, or all. The client
+    /// that measures the outage is always there; it is the set
+    #[arg(long, value_name = "KIND,...", default_value = "set", value_parser = workloads, conflicts_with = "sabotage")]
+    workload: Workloads,
+    /// Save what each workload saw in each run into this directory, for `mainstay drill check`
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "sabotage")]
+    history: Option<PathBuf>,
     /// Print the measured figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: Target,
+}
+
+/// What `--workload` means.
+#[derive(Clone, Debug)]
+struct Workloads(Vec<Kind>);
+
+fn workloads(text: &str) -> Result<Workloads, UnknownKind> {
+    let mut kinds = match text {
+        "all" => Kind::ALL.to_vec(),
+        names => names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Kind>, _>>()?,
+    };
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(Workloads(kinds))
 }
 
 /// Take back what an interrupted drill has left
@@ -108,6 +135,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
         }
         Command::Undo(UndoArgs { target }) => undo(running_lab(target.system.as_deref())?, output).await,
         Command::Soak(args) => soak::run(args, output).await,
+        Command::Check(args) => check::run(&args, output),
         Command::Run(run) => {
             let controls = run.sabotage.as_deref().map(|how| sabotages(&run.name, how)).transpose()?;
             let lab = running_lab(run.target.system.as_deref())?;
@@ -226,11 +254,22 @@ fn named(name: &str) -> Result<&'static Drill, CliError> {
 
 async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Result<Rehearsed, CliError> {
     let drill = named(&args.name)?;
+    if let Some(directory) = &args.history {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            let what = format!("no histories can be saved in {}", directory.display());
+            CliError::with(Exit::Invalid, what).because(&error)
+        })?;
+    }
     let count = usize::try_from(args.runs).unwrap_or(1);
     on_stage(lab, args.database.as_deref(), &args.target, async |stage: &Stage, options: &Options| {
         stage.is_suitable(drill)?;
         let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
         let Some(controls) = controls else {
+            let options = &Options {
+                workloads: args.workload.0.clone(),
+                history: args.history.clone(),
+                ..options.clone()
+            };
             let mut report = drill::run(drill, count, options, view, apply).await.map_err(unfinished)?;
             if let Some(run) = report.worst_mut() {
                 run.timeline.add_events(stage.events(run.timeline.begun_us).await);

@@ -50,6 +50,7 @@ fn every_command_explains_itself_with_examples() {
         insta::assert_snapshot!(format!("help-{name}"), help);
     }
     insta::assert_snapshot!("help-drill-run", mainstay(&["drill", "run", "--help"]));
+    insta::assert_snapshot!("help-drill-check", mainstay(&["drill", "check", "--help"]));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod check;
 mod cli;
+mod histories;
 mod joining;
 mod parameters;
 mod system;

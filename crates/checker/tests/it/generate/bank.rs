@@ -21,6 +21,7 @@ pub(crate) fn generate(rng: &mut Rng, amounts: Amounts) -> (Claim, Vec<Operation
         accounts: (0..accounts).map(|account| (account, start)).collect(),
         overdraft: rng.percent(30),
         stale_reads: false,
+        next_bank: None,
     };
     let mut slots = schedule(rng, USUAL);
     let looks = last_looks(&slots);

@@ -1,12 +1,14 @@
 //! One drill from the first question to the verdict.
 
 mod course;
+mod loads;
 mod readers;
 mod verdict;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use effects::clock;
@@ -28,6 +30,7 @@ use super::session::Deadlines;
 use super::soak::Order;
 use super::step::Step;
 use super::table::RunName;
+use crate::workload::{Kind, Workloads};
 use course::{FLOW, play};
 use watch::Watch;
 
@@ -79,6 +82,10 @@ pub struct Options {
     pub patience: Duration,
     /// How the run is spoiled, where it is a control of the drill.
     pub sabotage: Option<Sabotage>,
+    /// What clients do while the fault lasts; the set is what the client does that measures the outage.
+    pub workloads: Vec<Kind>,
+    /// Where histories are saved, if anywhere: a directory that exists.
+    pub history: Option<PathBuf>,
     /// Told what is being done, in a few words.
     pub tell: fn(&str),
 }
@@ -106,7 +113,7 @@ pub enum DrillError {
 }
 
 impl Options {
-    /// The ordinary way: 2 s of load, 2 s of lease, a minute of patience.
+    /// The ordinary way: 2 s of load, 2 s of lease, a minute of patience, no clients but the one that measures.
     pub fn new(runtime: Handle, login: Config) -> Self {
         Self {
             runtime,
@@ -115,6 +122,8 @@ impl Options {
             warm_up: Duration::from_secs(2),
             patience: Duration::from_secs(60),
             sabotage: None,
+            workloads: vec![Kind::Set],
+            history: None,
             tell: |_| {},
         }
     }
@@ -226,6 +235,7 @@ struct Stage {
     name: RunName,
     client: Client,
     prober: Prober,
+    workloads: Workloads,
 }
 
 async fn once(
@@ -244,15 +254,19 @@ async fn once(
         false => apply(step).await,
     };
     let course = play(&stage, options, &mut watch, &act).await;
-    let Stage { plan, cast, before, name, client, prober } = stage;
+    let Stage { plan, cast, before, name, client, prober, workloads } = stage;
     let writes = client.stop().await.map_err(DrillError::NoLoad)?;
     let mut history: History = prober.stop().await.map_err(DrillError::NoLoad)?;
     history.writes.extend(writes);
     let course = course?;
+    let mut recorded = workloads.stop().await.map_err(DrillError::NoLoad)?;
     if let Some((sabotage, victim)) = options.sabotage.and_then(|s| Some((s, s.victim(&history)?))) {
         readers::spoil(options, &before, &name, sabotage, victim).await.map_err(DrillError::NoLoad)?;
     }
     let (copies, unread) = readers::read_copies(options, &before, &name).await;
+    recorded.push(loads::set(&history, &copies));
+    let workloads =
+        loads::judge(options, mix.main.name(), number, recorded).await.map_err(DrillError::NoLoad)?;
     Ok(verdict::judge(&verdict::Case {
         plan: &plan,
         options,
@@ -263,6 +277,7 @@ async fn once(
         history: &history,
         copies: &copies,
         unread: &unread,
+        workloads: &workloads,
     }))
 }
 
@@ -337,6 +352,7 @@ async fn set_up(
     let (before, cast, plan) = prepare(mix, number, options, view, apply).await?;
     readers::create_table(options, &before).await.map_err(DrillError::NoLoad)?;
     let name = RunName::new();
+    let workloads = loads::start(options, &before, &plan, &name).await.map_err(DrillError::NoLoad)?;
     let ids = Ids::default();
     let target = Target {
         entries: entries(&before, &plan),
@@ -348,7 +364,7 @@ async fn set_up(
     };
     let client = Client::start(&options.runtime, target, ids.clone());
     let prober = Prober::start(&options.runtime, &before.members, &options.login, &name, &ids);
-    Ok(Stage { plan, cast, before, name, client, prober })
+    Ok(Stage { plan, cast, before, name, client, prober, workloads })
 }
 
 /// Load before the fault, for as long as was asked and until writes flow.

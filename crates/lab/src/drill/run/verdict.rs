@@ -19,6 +19,7 @@ use super::super::timeline::{Timeline, changes, longest, relative};
 use super::Options;
 use super::course::Course;
 use super::watch::{Watched, redundant_from};
+use crate::workload::{Judged, Kind};
 
 /// Answers that were under way when the links went may still arrive.
 const UNDER_WAY: Duration = Duration::from_millis(20);
@@ -34,6 +35,7 @@ pub(super) struct Case<'a> {
     pub(super) history: &'a History,
     pub(super) copies: &'a [Copy],
     pub(super) unread: &'a [String],
+    pub(super) workloads: &'a [Judged],
 }
 
 /// The run's measurements and whether it passed.
@@ -56,6 +58,7 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
     failures.extend(said_failures(case));
     failures.extend(set_failures(case, left));
     failures.extend(redundancy_failures(case, redundancy));
+    failures.extend(workload_failures(case));
     let size = |set: &BTreeSet<u64>| u64::try_from(set.len()).unwrap_or(u64::MAX);
     Run {
         outage_ms: outage.map(millis),
@@ -79,6 +82,7 @@ pub(super) fn judge(case: &Case<'_>) -> Run {
         evidence: case.course.deeds.iter().map(ToString::to_string).collect(),
         timeline: timeline(case),
         passed: failures.is_empty(),
+        workloads: case.workloads.to_vec(),
         failures,
     }
 }
@@ -272,6 +276,16 @@ fn said_failures(case: &Case<'_>) -> Vec<String> {
     let lacks = |words: &&&str| !said.is_some_and(|said| said.proof.contains(**words));
     let missing = case.plan.expectation.status.iter().filter(lacks);
     missing.map(|words| format!("the status does not say \"{words}\"")).collect()
+}
+
+/// What the workloads' checkers found. The set has been judged with the outage's own client; where writes must be lost, the
+/// others may find it too.
+fn workload_failures(case: &Case<'_>) -> Vec<String> {
+    let others = case.workloads.iter().filter(|judged| judged.workload != Kind::Set.name());
+    match case.plan.expectation.loses {
+        true => Vec::new(),
+        false => others.flat_map(Judged::failures).collect(),
+    }
 }
 
 /// How long after the fault the victim was out of the sync set.

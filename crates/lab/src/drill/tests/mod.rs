@@ -2,5 +2,5 @@
 
 mod checker;
 mod client;
-mod postgres;
+pub(crate) mod postgres;
 mod run;

@@ -18,27 +18,27 @@ const SETTINGS: &str = "listen_addresses = '127.0.0.1'\nmax_connections = 50\nsh
                         fsync = on\nlog_min_messages = warning\n";
 
 /// One running server.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     data: PathBuf,
     child: Child,
 }
 
 /// Where servers of one test live, and who they run as.
-pub(super) struct Cellar {
+pub(crate) struct Cellar {
     directory: TempDir,
     owner: Option<(u32, u32)>,
 }
 
 /// Who logs in; the servers trust everyone who comes over loopback.
-pub(super) fn login() -> Config {
+pub(crate) fn login() -> Config {
     let mut config = Config::new();
     config.user("postgres").dbname("postgres").application_name("mainstay-drill");
     config
 }
 
 impl Cellar {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         // PostgreSQL refuses to run as root.
         let owner = rustix::process::geteuid().is_root().then(|| user("postgres"));
@@ -49,7 +49,7 @@ impl Cellar {
     }
 
     /// A new primary.
-    pub(super) fn primary(&self, settings: &str) -> Server {
+    pub(crate) fn primary(&self, settings: &str) -> Server {
         let data = self.directory.path().join("first");
         self.tool(
             "initdb",
@@ -59,12 +59,12 @@ impl Cellar {
     }
 
     /// A new standby of `of`, streaming.
-    pub(super) fn standby(&self, name: &str, of: &Server, settings: &str) -> Server {
+    pub(crate) fn standby(&self, name: &str, of: &Server, settings: &str) -> Server {
         self.standby_at(free_port(), name, of, settings)
     }
 
     /// A new standby of `of` at an address that was another server's.
-    pub(super) fn standby_at(&self, address: SocketAddr, name: &str, of: &Server, settings: &str) -> Server {
+    pub(crate) fn standby_at(&self, address: SocketAddr, name: &str, of: &Server, settings: &str) -> Server {
         let data = self.directory.path().join(name);
         let port = of.address.port().to_string();
         let from = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", "fast"];
@@ -108,7 +108,7 @@ impl Cellar {
 
 impl Server {
     /// Runs one statement on a connection of its own and returns the first column of the first row.
-    pub(super) async fn ask(&self, sql: &str) -> Result<Option<String>, String> {
+    pub(crate) async fn ask(&self, sql: &str) -> Result<Option<String>, String> {
         let session =
             super::super::session::Session::open(self.address, &login(), Default::default()).await?;
         let done = session.run(sql, Duration::from_secs(10)).await.map_err(|e| e.to_string())?;
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// Asks until the answer is `wanted`.
-    pub(super) async fn until(&self, sql: &str, wanted: &str) {
+    pub(crate) async fn until(&self, sql: &str, wanted: &str) {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let answer = self.ask(sql).await;
@@ -129,13 +129,13 @@ impl Server {
     }
 
     /// Makes it a primary and waits until it is one.
-    pub(super) async fn promote(&self) {
+    pub(crate) async fn promote(&self) {
         self.ask("select pg_promote(false)").await.unwrap();
         self.until("select pg_is_in_recovery()::text", "false").await;
     }
 
     /// SIGKILL to the postmaster and to every process it started.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let children = children(self.child.id());
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// Stops or continues the process of this server whose title contains `what`.
-    pub(super) fn signal_process(&self, what: &str, how: Signal) {
+    pub(crate) fn signal_process(&self, what: &str, how: Signal) {
         let found = children(self.child.id()).into_iter().find(|pid| title(*pid).contains(what));
         signal(found.unwrap_or_else(|| panic!("no process `{what}` in {}", self.data.display())), how);
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ::lab::drill::{self, Drill, Mix, Options, Step, Tally, Writes};
+use ::lab::workload::Kind;
 use model::system::duration;
 
 use super::super::error::CliError;
@@ -63,6 +64,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
                 let done = usize::try_from(tally.runs).unwrap_or(usize::MAX);
                 (drill::Order::new(tally.seed, drills, Some(stage.rto())), (args.length, spent, done))
             };
+            let options = &Options { workloads: Kind::ALL.to_vec(), ..options.clone() };
             let (view, apply) = (async || stage.view().await, async |step: &Step| stage.apply(step).await);
             let add = |mix: &Mix, run: &drill::Run, spent| {
                 let mut tally = tally.borrow_mut();

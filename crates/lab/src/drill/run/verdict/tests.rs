@@ -17,6 +17,7 @@ struct Forged {
     history: History,
     copies: Vec<Copy>,
     unread: Vec<String>,
+    workloads: Vec<Judged>,
 }
 
 fn at(ms: u64) -> Moment {
@@ -77,6 +78,7 @@ fn green() -> Forged {
         history: History { writes, answers },
         copies: ["the route", "member a"].map(|r| Copy { reader: r.to_owned(), rows: rows.clone() }).into(),
         unread: Vec::new(),
+        workloads: Vec::new(),
     }
 }
 
@@ -96,6 +98,7 @@ fn judged(forged: &Forged) -> Run {
         history: &forged.history,
         copies: &forged.copies,
         unread: &forged.unread,
+        workloads: &forged.workloads,
     })
 }
 
@@ -139,6 +142,19 @@ fn writes_that_never_come_back_are_red() {
 #[test]
 fn a_lost_write_is_red() {
     red("1 acknowledged writes are lost (150)", |forged| _ = forged.copies[1].rows.remove(&150));
+}
+
+/// A bank whose sum is not what it was.
+fn broken_bank() -> Judged {
+    let text = r#"{"bank":{"accounts":{"1":100,"2":100}}}
+{"client":1,"from":1000,"is":"ok","until":1900,"do":{"read":{"1":100,"2":101}}}
+"#;
+    Judged::of(&::checker::file::History::parse(text).unwrap(), 0)
+}
+
+#[test]
+fn a_workload_whose_claim_is_violated_is_red() {
+    red("bank is violated: wrong sum", |run| run.workloads.push(broken_bank()));
 }
 
 #[test]
