@@ -33,7 +33,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 const LOG_LIMIT: u64 = 16 << 20;
 
 /// The word an init prints when it is in charge.
-pub(super) const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 
 /// Runs the node that the file describes until SIGTERM.
 pub(crate) fn run(spec: &Path) -> ExitCode {

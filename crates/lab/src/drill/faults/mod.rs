@@ -6,6 +6,8 @@ mod node;
 mod operator;
 mod process;
 
+pub(super) use network::HEAL_NODE;
+pub(super) use network::apart::PART;
 pub(super) use node::{KILL_NODE, START_NODE};
 
 use super::act::Act;
@@ -18,6 +20,16 @@ pub(super) fn acts() -> impl Iterator<Item = &'static Act> {
 
 /// Every drill.
 pub(super) fn drills() -> impl Iterator<Item = &'static Drill> {
-    let layers = [process::DRILLS, node::DRILLS, disk::DRILLS, network::DRILLS, operator::DRILLS];
+    let layers = [
+        process::DRILLS,
+        node::DRILLS,
+        disk::DRILLS,
+        network::DRILLS,
+        network::apart::DRILLS,
+        network::flapping::DRILLS,
+        network::flaws::DRILLS,
+        network::slow::DRILLS,
+        operator::DRILLS,
+    ];
     layers.into_iter().flatten()
 }
