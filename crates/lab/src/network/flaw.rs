@@ -22,8 +22,8 @@ table bridge mainstay_flaws {
     set lossy { type ifname; flags timeout; counter; }
     set narrow { type ifname; flags timeout; counter; }
     set slim { type ifname; flags timeout; counter; }
-    set slim_from { type ifname; flags timeout; limit rate over 125 kbytes/second burst 32 kbytes; }
-    set slim_to { type ifname; flags timeout; limit rate over 125 kbytes/second burst 32 kbytes; }
+    set slim_from { type ifname; flags timeout; limit rate over 20 kbytes/second burst 8 kbytes; }
+    set slim_to { type ifname; flags timeout; limit rate over 20 kbytes/second burst 8 kbytes; }
     chain lose {
         iifname @lossy drop
         oifname @lossy drop
@@ -50,7 +50,7 @@ pub enum Flaw {
     Lossy,
     /// Packets of more than 1000 bytes are lost, as behind a tunnel whose path MTU nobody is told of.
     Narrow,
-    /// What exceeds 125 kB (1 Mbit) in a second, each way, is lost.
+    /// What exceeds 20 kB in a second, each way, is lost: less than replication and agents need together.
     Slim,
 }
 
@@ -62,7 +62,7 @@ impl Flaw {
         match self {
             Self::Lossy => "every fifth packet",
             Self::Narrow => "packets of more than 1000 bytes",
-            Self::Slim => "what exceeds 125 kB in a second",
+            Self::Slim => "what exceeds 20 kB in a second",
         }
     }
 

@@ -28,21 +28,23 @@ fn echoes(lab: &Lab, target: SocketAddr, count: usize, size: usize) -> usize {
     lab.client_network().unwrap().run(ask).unwrap()
 }
 
-/// The middle of ten round trips.
+/// The middle of ten round trips; a question that gets lost is asked again.
 fn round_trip(lab: &Lab, target: SocketAddr) -> Duration {
     let ask = move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let mut trips: Vec<Duration> = (0..10)
-            .map(|_| {
-                let begun = Instant::now();
-                socket.send_to(b"there?", target).unwrap();
-                socket.recv(&mut [0; 16]).unwrap();
-                begun.elapsed()
-            })
-            .collect();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let trip = |number: u8| {
+            let begun = Instant::now();
+            socket.send_to(&[number], target).unwrap();
+            let mut echo = [0; 16];
+            while echo[0] != number {
+                socket.recv(&mut echo).ok()?;
+            }
+            Some(begun.elapsed())
+        };
+        let mut trips: Vec<Duration> = (1..=50).filter_map(trip).take(10).collect();
         trips.sort();
-        trips[5]
+        trips[trips.len() / 2]
     };
     lab.client_network().unwrap().run(ask).unwrap()
 }
@@ -99,14 +101,14 @@ fn a_slim_link_carries_so_much_in_a_second_and_ends_by_itself() {
     let bench = Bench::new();
     let lab = bench.up();
     let (e1, target) = (node("e1"), at(&lab, "e1", "fibre"));
-    let before = transfer(&lab, target, 300_000);
-    let lasting = Duration::from_secs(12);
+    let before = transfer(&lab, target, 60_000);
+    let lasting = Duration::from_secs(15);
     let begun = Instant::now();
     lab.spoil_links(&e1, Flaw::Slim, lasting).unwrap();
-    let slim = transfer(&lab, target, 300_000);
-    println!("300 kB and back: {before:?}, with 1 Mbit: {slim:?}");
-    // All but the bucket's 32 kB at 125 kB in a second.
-    assert!(slim > Duration::from_millis(2100) && slim > before * 5, "{before:?}, {slim:?}");
+    let slim = transfer(&lab, target, 60_000);
+    println!("60 kB and back: {before:?}, slim: {slim:?}");
+    // All but what the bucket holds (the rate and the burst, 28 kB) at 20 kB in a second.
+    assert!(slim > Duration::from_millis(1300), "{before:?}, {slim:?}");
     assert!(lab.flaws().unwrap().iter().any(|flaw| flaw.packets > 0));
     eventually("the flaw ends", String::new, || lab.flaws().unwrap().is_empty());
     assert!(begun.elapsed() < lasting + Duration::from_secs(5));
@@ -118,8 +120,6 @@ fn a_blip_tells_what_it_dropped_and_is_over_at_once() {
     let bench = Bench::new();
     let lab = bench.up();
     let e1 = node("e1");
-    // Nobody speaks to this node: no packet, no proof.
-    assert_eq!(lab.blip(&e1, Duration::from_millis(100)).unwrap().what, "");
     let target = at(&lab, "e1", "fibre");
     let told = std::thread::scope(|scope| {
         let blip = scope.spawn(|| lab.blip(&e1, Duration::from_millis(600)).unwrap());

@@ -24,15 +24,20 @@ pub(super) static LOSE: Act = Act {
 pub(super) static NARROW: Act = Act {
     name: "narrow",
     words: "lose the long packets of what {} sends and gets",
-    means: "the switch drops packets of more than 1000 bytes (nftables set elements with a timeout)",
-    inject: |lab, _, node| lab.spoil_links(node, Flaw::Narrow, EXPIRES),
+    means: "the switch drops packets of more than 1000 bytes (nftables set elements with a timeout); then a checkpoint, so that \
+            the next writes put whole pages into the log",
+    inject: |lab, database, node| {
+        let evidence = lab.spoil_links(node, Flaw::Narrow, EXPIRES)?;
+        lab.checkpoint(database)?;
+        Ok(evidence)
+    },
     ..BY_TIMEOUT
 };
 
 pub(super) static SLIM: Act = Act {
     name: "slim",
-    words: "let {} send and get no more than 1 Mbit in a second",
-    means: "the switch drops what exceeds 125 kB in a second, each way (nftables limits in set elements with a timeout)",
+    words: "let {} send and get no more than 20 kB in a second",
+    means: "the switch drops what exceeds 20 kB in a second, each way (nftables limits in set elements with a timeout)",
     inject: |lab, _, node| lab.spoil_links(node, Flaw::Slim, EXPIRES),
     ..BY_TIMEOUT
 };
@@ -98,7 +103,7 @@ pub(in super::super) static DRILLS: &[Drill] = &[
     },
     Drill {
         name: "primary-slim",
-        summary: "lets the primary's node send and get no more than 1 Mbit in a second",
+        summary: "lets the primary's node send and get no more than 20 kB in a second",
         expectation: Expectation {
             must_notice: false,
             hold: LONG,
@@ -111,7 +116,7 @@ pub(in super::super) static DRILLS: &[Drill] = &[
     },
     Drill {
         name: "standby-slim",
-        summary: "lets a standby's node send and get no more than 1 Mbit in a second",
+        summary: "lets a standby's node send and get no more than 20 kB in a second",
         expectation: Expectation {
             hold: LONG,
             ..nothing_happens("writes go on, with the other standby or with both; no change of the primary")
