@@ -102,7 +102,7 @@ fn a_slim_link_carries_so_much_in_a_second_and_ends_by_itself() {
     let lab = bench.up();
     let (e1, target) = (node("e1"), at(&lab, "e1", "fibre"));
     let before = transfer(&lab, target, 60_000);
-    let lasting = Duration::from_secs(15);
+    let lasting = Duration::from_secs(9);
     let begun = Instant::now();
     lab.spoil_links(&e1, Flaw::Slim, lasting).unwrap();
     let slim = transfer(&lab, target, 60_000);
