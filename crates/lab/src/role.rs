@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 /// Runs `lab-node ARGUMENTS`: `init SPEC` as the first process of a node, `forward SPEC` as the door to the machine,
 /// `unfreeze DIRECTORY MILLISECONDS` as the guard of a hung disk, or `undo BASE SYSTEM DATABASE MILLISECONDS STEPS` as the
-/// guard of another fault. To be called before the process has other threads.
+/// guard of another fault, `relay SPEC` as what makes a node's links slow and `carry SPEC` as its working half. To be called before the process has other threads.
 pub fn lab_node(arguments: &[OsString]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     match words.as_slice() {
         ["init", spec] => crate::node::init::run(Path::new(spec)),
         ["forward", spec] => crate::forward::run(Path::new(spec)),
+        ["relay", spec] => crate::network::relay::watch(spec),
+        ["carry", spec] => crate::network::relay::carry(spec),
         ["unfreeze", directory, millis] => {
             // Without a number it thaws at once: a guard that does nothing would be worse.
             crate::fault::disk::run_guard(Path::new(directory), millis.parse().unwrap_or(0))

@@ -68,6 +68,15 @@ pub enum Shows {
     AnotherAgent,
     /// The node's agent does not answer.
     SilentAgent,
+    /// Of what the prober asks the node's member while the fault lasts, so many of a hundred answers take so long.
+    Late {
+        /// How many of a hundred, at least.
+        percent: u8,
+        /// How long, at least.
+        by: Duration,
+    },
+    /// Between two answers of the node's member to the prober lies so much time, at least once.
+    Pause(Duration),
 }
 
 /// What a node must have so that an act can be done to it.
@@ -179,12 +188,17 @@ fn evidence(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<Evide
         Step::Do { act, node } => (act.inject)(lab, database, node),
         Step::KillNodes(nodes) => lab.kill_nodes(nodes),
         Step::CutApart(nodes) => lab.separate_nodes(nodes, EXPIRES),
+        Step::Part([one, other]) => lab.cut_between(one, other, Some(EXPIRES)),
         Step::Wait(time) => {
             let begun = effects::clock::now();
             thread::sleep(*time);
             Ok(Evidence::since(begun, "it is over"))
         }
-        Step::Switchover(_) | Step::HandTo(_) | Step::AskStatus => Err(LabError::NotPossible {
+        Step::OnPrimary { .. }
+        | Step::AwaitWrites
+        | Step::Switchover(_)
+        | Step::HandTo(_)
+        | Step::AskStatus => Err(LabError::NotPossible {
             what: format!("to {step}"),
             why: "the lab injects faults; this is asked of the system".to_owned(),
         }),

@@ -21,12 +21,22 @@ pub enum Step {
         /// To which node.
         node: NodeName,
     },
+    /// An act that is over in a moment, done to the node of whoever is the primary by then; there is waited for one.
+    OnPrimary {
+        /// What is done.
+        #[serde(serialize_with = "serialize_act", deserialize_with = "deserialize_act")]
+        act: &'static Act,
+    },
     /// Silent death of several nodes: the links of all first.
     KillNodes(Vec<NodeName>),
     /// These nodes and all others do not reach each other; among themselves they do, and clients reach all.
     CutApart(Vec<NodeName>),
+    /// A cut between these two, while others still reach both.
+    Part([NodeName; 2]),
     /// Nothing is done for so long.
     Wait(Duration),
+    /// Nothing is done until writes flow.
+    AwaitWrites,
     /// An orderly change of the primary, away from this node.
     Switchover(NodeName),
     /// An orderly change of the primary to this node.
@@ -41,7 +51,8 @@ impl Step {
         match self {
             Self::Do { node, .. } | Self::Switchover(node) | Self::HandTo(node) => from_ref(node),
             Self::KillNodes(nodes) | Self::CutApart(nodes) => nodes.as_slice(),
-            Self::Wait(_) | Self::AskStatus => &[],
+            Self::Part(both) => both.as_slice(),
+            Self::OnPrimary { .. } | Self::Wait(_) | Self::AwaitWrites | Self::AskStatus => &[],
         }
     }
 
@@ -60,17 +71,28 @@ impl Step {
                 let heal = |node: &NodeName| Self::Do { act: &super::faults::HEAL_NODE, node: node.clone() };
                 nodes.iter().map(heal).collect()
             }
-            Self::Wait(_) | Self::Switchover(_) | Self::HandTo(_) | Self::AskStatus => vec![],
+            Self::Part([one, _]) => {
+                vec![Self::Do { act: &super::faults::HEAL_NODE, node: one.clone() }]
+            }
+            Self::OnPrimary { .. }
+            | Self::Wait(_)
+            | Self::AwaitWrites
+            | Self::Switchover(_)
+            | Self::HandTo(_)
+            | Self::AskStatus => vec![],
         }
     }
 
     /// The act, where it is one that is done to a node.
     pub const fn act(&self) -> Option<&'static Act> {
         match self {
-            Self::Do { act, .. } => Some(act),
+            Self::Do { act, .. } | Self::OnPrimary { act } => Some(act),
             Self::KillNodes(_) => Some(&super::faults::KILL_NODE),
             Self::CutApart(_) => Some(&super::faults::SEPARATE),
-            Self::Wait(_) | Self::Switchover(_) | Self::HandTo(_) | Self::AskStatus => None,
+            Self::Part(_) => Some(&super::faults::PART),
+            Self::Wait(_) | Self::AwaitWrites | Self::Switchover(_) | Self::HandTo(_) | Self::AskStatus => {
+                None
+            }
         }
     }
 
@@ -105,7 +127,10 @@ impl fmt::Display for Step {
                 let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
                 write!(f, "cut {} from all other nodes, not from clients", names.join(" and "))
             }
+            Self::OnPrimary { act } => f.write_str(&act.on(&NodeName::new("the present primary's node"))),
+            Self::Part([one, other]) => write!(f, "cut {one} and {other} from each other"),
             Self::Wait(time) => write!(f, "wait {} ms", time.as_millis()),
+            Self::AwaitWrites => write!(f, "wait until writes flow"),
             Self::Switchover(node) => write!(f, "switch over, away from {node}"),
             Self::HandTo(node) => write!(f, "switch over to {node}"),
             Self::AskStatus => write!(f, "ask for the status"),
@@ -115,7 +140,11 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::catalogue::Drill;
     use super::super::faults::{START_NODE, acts};
+    use super::super::plan::Cast;
     use super::*;
 
     #[test]
@@ -124,6 +153,23 @@ mod tests {
         let both = Step::KillNodes(vec![a.clone(), b.clone()]);
         let start = |node| Step::Do { act: &START_NODE, node };
         assert_eq!(both.undo(), [start(a), start(b)]);
+    }
+
+    #[test]
+    fn what_is_done_to_an_unknown_node_needs_nobody_to_take_it_back() {
+        let cast = |run| Cast {
+            primary: "a".into(),
+            standbys: vec!["b".into(), "c".into()],
+            leader: Some("b".into()),
+            sites: BTreeMap::new(),
+            run,
+        };
+        let plans = Drill::all().flat_map(|drill| [1, 2].map(|run| drill.plan(&cast(run))));
+        for step in plans.flat_map(|plan| [plan.prepare, plan.fault, plan.recovery].concat()) {
+            if let Step::OnPrimary { act } = step {
+                assert!(act.undo.is_none() && act.ends == Ends::AtOnce, "{act:?}");
+            }
+        }
     }
 
     #[test]

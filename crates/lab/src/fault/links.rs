@@ -1,5 +1,6 @@
 //! Cut links: silent in the directions asked for, with the carrier up at both ends.
 
+use std::thread;
 use std::time::Duration;
 
 use effects::clock::now;
@@ -115,6 +116,18 @@ impl Lab {
         Ok(Evidence::since(begun, format!("the switch drops what {one} and {other} send each other")))
     }
 
+    /// Cuts a node off for a moment, by the kernel's clock, and returns in the middle of it with what was dropped so far.
+    pub fn blip(&self, node: &NodeName, lasting: Duration) -> Result<Evidence> {
+        let cut = self.cut_node(node, &CutOptions::whole().lasting(lasting))?;
+        thread::sleep(lasting / 2);
+        let of_node = |cut: &ActiveCut| cut.node == *node && cut.peer.is_none();
+        let dropped: u64 = self.cuts()?.iter().filter(|cut| of_node(cut)).map(|cut| cut.packets).sum();
+        // Without a dropped packet nothing is proved.
+        let what =
+            if dropped == 0 { String::new() } else { format!("{}: {dropped} packets so far", cut.what) };
+        Ok(Evidence::since(cut.begun, what))
+    }
+
     /// Cuts nodes from every other node at one instant; they still reach each other, and outside clients reach all.
     pub fn separate_nodes(&self, nodes: &[NodeName], lasting: Duration) -> Result<Evidence> {
         self.need_namespaces("cutting links")?;
@@ -159,7 +172,7 @@ impl Lab {
     pub fn cuts(&self) -> Result<Vec<ActiveCut>> {
         self.need_namespaces("cutting links")?;
         let active = cut::active(&network::switch(self.system()))?;
-        let report = |(silence, dropped): (Silence, cut::Dropped)| {
+        let report = |(silence, dropped): (Silence, cut::Counted)| {
             let (port, direction, peer) = match &silence {
                 Silence::From(port) => (port, Direction::FromNode, None),
                 Silence::To(port) => (port, Direction::ToNode, None),
@@ -202,7 +215,7 @@ impl Lab {
         Ok(shared.flatten().collect())
     }
 
-    fn ports(&self, node: &NodeName, lines: &Lines) -> Result<Vec<String>> {
+    pub(super) fn ports(&self, node: &NodeName, lines: &Lines) -> Result<Vec<String>> {
         let record = self.node(node)?;
         let wanted = |line: usize| match lines {
             Lines::All => true,
@@ -219,7 +232,7 @@ impl Lab {
         Ok(ports)
     }
 
-    fn owner(&self, port: &str) -> Option<(NodeName, LineName)> {
+    pub(super) fn owner(&self, port: &str) -> Option<(NodeName, LineName)> {
         self.nodes().find_map(|(name, node)| {
             let (line, _) = script::ports(self.manifest(), node).find(|(_, known)| known == port)?;
             Some((name.clone(), self.manifest().lines[line].name.clone()))

@@ -4,12 +4,14 @@
 //! them is dead.
 
 pub(crate) mod disk;
+pub(crate) mod flaws;
 pub(crate) mod freeze;
 pub(crate) mod guard;
 pub(crate) mod links;
 pub(crate) mod operator;
 pub(crate) mod power;
 pub(crate) mod process;
+pub(crate) mod slow;
 
 use std::fmt;
 
@@ -17,7 +19,10 @@ use effects::clock::now;
 use model::time::Moment;
 use serde::Serialize;
 
+pub use crate::network::flaw::Flaw;
+pub use crate::network::relay::Pace;
 pub use disk::DiskFreeze;
+pub use flaws::ActiveFlaw;
 pub use links::{ActiveCut, CutOptions, Direction, Lines};
 pub use process::Target;
 
@@ -28,7 +33,7 @@ pub struct Evidence {
     pub begun: Moment,
     /// When it was verified.
     pub seen: Moment,
-    /// What was seen, in one sentence.
+    /// What was seen, in one sentence; empty when nothing was.
     pub what: String,
 }
 
@@ -41,6 +46,10 @@ impl Evidence {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.what.is_empty() {
+            // No evidence: the time alone would look like some.
+            return Ok(());
+        }
         write!(f, "{} ({:.1} ms)", self.what, self.seen.since(self.begun).as_secs_f64() * 1000.0)
     }
 }

@@ -37,9 +37,9 @@ pub(crate) enum Silence {
     Between(String, String),
 }
 
-/// What the kernel says about a silence.
+/// What the kernel says about a silence or another flaw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
+pub(crate) struct Counted {
     /// Packets dropped since it began.
     pub(crate) packets: u64,
     /// When it ends by itself; `None`: when it is healed.
@@ -101,8 +101,33 @@ fn apply(
 }
 
 /// What is cut at this moment.
-pub(crate) fn active(switch: &NetworkNamespace) -> Result<Vec<(Silence, Dropped)>> {
-    let text = super::nft(switch, "reading cuts", &["-j", "list", "table", "bridge", "mainstay_lab"], "")?;
+pub(crate) fn active(switch: &NetworkNamespace) -> Result<Vec<(Silence, Counted)>> {
+    let elements = list(switch, "mainstay_lab")?;
+    let silence = |(set, value, counted): (String, Value, Counted)| {
+        let silence = match (set.as_str(), value) {
+            ("from_port", Value::Port(port)) => Silence::From(port),
+            ("to_port", Value::Port(port)) => Silence::To(port),
+            ("between", Value::Pair { concat: [from, to] }) => Silence::Between(from, to),
+            _ => return None,
+        };
+        Some((silence, counted))
+    };
+    Ok(elements.into_iter().filter_map(silence).collect())
+}
+
+/// The elements of a table's sets of ports: set, port, what was counted.
+pub(super) fn counted(switch: &NetworkNamespace, table: &str) -> Result<Vec<(String, String, Counted)>> {
+    let port = |(set, value, counted)| match value {
+        Value::Port(port) => Some((set, port, counted)),
+        Value::Pair { .. } => None,
+    };
+    Ok(list(switch, table)?.into_iter().filter_map(port).collect())
+}
+
+/// All elements of all sets of a table.
+fn list(switch: &NetworkNamespace, table: &str) -> Result<Vec<(String, Value, Counted)>> {
+    let text =
+        super::nft(switch, "reading the switch's rules", &["-j", "list", "table", "bridge", table], "")?;
     parse(&text).map_err(|error| LabError::Damaged {
         path: switch.path(),
         reason: format!("nft prints what cannot be read: {error}"),
@@ -152,20 +177,14 @@ struct Counter {
     packets: u64,
 }
 
-fn parse(text: &str) -> serde_json::Result<Vec<(Silence, Dropped)>> {
+fn parse(text: &str) -> serde_json::Result<Vec<(String, Value, Counted)>> {
     let listing: Listing = serde_json::from_str(text)?;
     let mut found = Vec::new();
     for set in listing.nftables.into_iter().filter_map(|item| item.set) {
         for Wrapped { elem } in set.elem {
-            let silence = match (set.name.as_str(), elem.val) {
-                ("from_port", Value::Port(port)) => Silence::From(port),
-                ("to_port", Value::Port(port)) => Silence::To(port),
-                ("between", Value::Pair { concat: [from, to] }) => Silence::Between(from, to),
-                _ => continue,
-            };
             let packets = elem.counter.map_or(0, |counter| counter.packets);
             let expires = elem.expires.map(Duration::from_secs_f64);
-            found.push((silence, Dropped { packets, expires }));
+            found.push((set.name.clone(), elem.val, Counted { packets, expires }));
         }
     }
     Ok(found)

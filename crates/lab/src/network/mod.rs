@@ -8,6 +8,8 @@
 //! ```
 
 pub(crate) mod cut;
+pub(crate) mod flaw;
+pub(crate) mod relay;
 pub(crate) mod script;
 
 use std::collections::BTreeSet;
@@ -58,7 +60,8 @@ pub(crate) fn create_switch(manifest: &Manifest) -> Result<()> {
     client.run(|| settle(false))?;
     ip(Some(&switch), "making the lines", &script::switch(manifest, 0))?;
     ip(Some(&client), "connecting the clients", &script::client(manifest, 0))?;
-    cut::prepare(&switch)
+    cut::prepare(&switch)?;
+    flaw::prepare(&switch)
 }
 
 /// Adds the lines from one on to a switch that is there.
@@ -105,7 +108,7 @@ pub(crate) fn detach(manifest: &Manifest, name: &NodeName) -> Result<()> {
     let record = manifest.node(name)?;
     let ports = script::unplug(manifest, record);
     // The ports go first and at once: a connection that the kernel still closes for the dead cannot get out any more.
-    ip_force(Some(&switch(&manifest.system)), &ports);
+    ip_force(Some(&switch(&manifest.system)), "unplugging a node", &ports);
     remove(&[node(&manifest.system, name)])
 }
 
@@ -147,13 +150,13 @@ pub(crate) fn ip(inside: Option<&NetworkNamespace>, doing: &str, batch: &str) ->
 }
 
 /// Runs a batch of `ip` commands whose failures do not matter.
-fn ip_force(inside: Option<&NetworkNamespace>, batch: &str) {
+fn ip_force(inside: Option<&NetworkNamespace>, doing: &str, batch: &str) {
     let mut command = Command::new(programs::path("ip"));
     if let Some(namespace) = inside {
         command.args(["-n", namespace.name()]);
     }
     command.args(["-force", "-batch", "-"]);
-    let _ = feed(command, "unplugging a node", batch);
+    let _ = feed(command, doing, batch);
 }
 
 /// Runs a program with a text as its input and returns what it prints.

@@ -27,9 +27,44 @@ pub(crate) fn plug(manifest: &Manifest, node: &Node, namespace: &str) -> String 
     text
 }
 
-/// Removes a node's links, run in the switch namespace.
+/// Removes a node's links, run in the switch namespace. While they are slow, a port's own link has another name.
 pub(crate) fn unplug(manifest: &Manifest, node: &Node) -> String {
-    ports(manifest, node).map(|(_, port)| format!("link del {port}\n")).collect()
+    let both = |port: String| format!("link del {port}\nlink del {}\n", wire(&port));
+    ports(manifest, node).map(|(_, port)| both(port)).collect()
+}
+
+/// What a port's own link is called while a relay stands in its place.
+pub(crate) fn wire(port: &str) -> String {
+    format!("w{port}")
+}
+
+/// What a relay's end is called before it stands in a port's place.
+pub(crate) fn stand_in(port: &str) -> String {
+    format!("t{port}")
+}
+
+/// Puts the relays' ends into the places of these ports, which keep their names there, so that cuts still find them.
+pub(crate) fn divert(ports: &[(usize, String)]) -> String {
+    let mut text = String::new();
+    for (line, port) in ports {
+        let (wire, stand_in) = (wire(port), stand_in(port));
+        add(&mut text, format_args!("link set {stand_in} up"));
+        add(&mut text, format_args!("link set {port} nomaster"));
+        add(&mut text, format_args!("link set {port} name {wire}"));
+        add(&mut text, format_args!("link set {stand_in} name {port}"));
+        add(&mut text, format_args!("link set {port} master line{line}"));
+    }
+    text
+}
+
+/// Puts these ports back into their places, once the relays' ends are gone.
+pub(crate) fn restore(ports: &[(usize, String)]) -> String {
+    let mut text = String::new();
+    for (line, port) in ports {
+        add(&mut text, format_args!("link set {} name {port}", wire(port)));
+        add(&mut text, format_args!("link set {port} master line{line}"));
+    }
+    text
 }
 
 /// A node's addresses and its routes to everybody on its lines, run in its namespace.

@@ -37,7 +37,7 @@ const LOG_LIMIT: u64 = 16 << 20;
 const OURS: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGCHLD, libc::SIGHUP];
 
 /// The word an init prints when it is in charge.
-pub(super) const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 
 /// Runs the node that the file describes until SIGTERM.
 pub(crate) fn run(spec: &Path) -> ExitCode {

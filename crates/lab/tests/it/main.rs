@@ -6,6 +6,7 @@ mod adapt;
 mod disks;
 mod faults;
 mod leftovers;
+mod links;
 mod loopback;
 mod network;
 mod postgres;

@@ -7,6 +7,7 @@ mod operator;
 mod process;
 mod site;
 
+pub(super) use network::apart::PART;
 pub(super) use network::{HEAL_NODE, SEPARATE};
 pub(super) use node::{KILL_NODE, START_NODE};
 
@@ -20,7 +21,17 @@ pub(super) fn acts() -> impl Iterator<Item = &'static Act> {
 
 /// Every drill.
 pub(super) fn drills() -> impl Iterator<Item = &'static Drill> {
-    let layers =
-        [process::DRILLS, node::DRILLS, disk::DRILLS, network::DRILLS, site::DRILLS, operator::DRILLS];
+    let layers = [
+        process::DRILLS,
+        node::DRILLS,
+        disk::DRILLS,
+        network::DRILLS,
+        network::apart::DRILLS,
+        network::flapping::DRILLS,
+        network::flaws::DRILLS,
+        network::slow::DRILLS,
+        site::DRILLS,
+        operator::DRILLS,
+    ];
     layers.into_iter().flatten()
 }

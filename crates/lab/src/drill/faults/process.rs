@@ -8,7 +8,7 @@ use super::super::plan::{Cast, Expectation, Manner, failover, nothing_happens};
 use super::super::step::Step;
 use crate::fault::Target;
 
-static KILL_POSTMASTER: Act = Act {
+pub(super) static KILL_POSTMASTER: Act = Act {
     name: "kill-postmaster",
     words: "kill the postmaster on {}",
     means: "SIGKILL to the process that postmaster.pid names",
@@ -202,7 +202,7 @@ pub(super) static DRILLS: &[Drill] = &[
 const UP_AGAIN: Duration = Duration::from_millis(600);
 
 /// Has the leader of the coordination on the primary's node in odd runs, and on another one in even runs.
-fn place_leader(cast: &Cast) -> Vec<Step> {
+pub(super) fn place_leader(cast: &Cast) -> Vec<Step> {
     let Some(leader) = &cast.leader else { return vec![] };
     let to = match (cast.is_odd(), *leader == cast.primary) {
         (true, false) => cast.standbys.iter().find(|node| *node == leader),

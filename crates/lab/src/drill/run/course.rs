@@ -19,6 +19,9 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Acknowledgements that count as writes flowing, before the fault and again after it.
 pub(super) const FLOW: u64 = 50;
 
+/// Acknowledgements that count as writes flowing between two acts of a fault, where links may be slow.
+const SOME: u64 = 10;
+
 /// The moments of a run, and what was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Course {
@@ -90,12 +93,18 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
 ) -> Result<Course, DrillError> {
     let (plan, connections) = (&stage.plan, stage.client.connections());
     let begun = clock::now();
+    let mut flowed = true;
     for step in &plan.fault {
-        carry_out(step, options, apply, deeds).await?;
+        if *step == Step::AwaitWrites {
+            // Who has waited in vain for writes goes on: all the more there is to be taken back and told.
+            flowed &= writes_flow(stage, options, watch, SOME).await;
+        } else {
+            carry_out(step, options, apply, deeds).await?;
+        }
     }
     let struck = clock::now();
     let mut flows = match plan.expectation.writes {
-        Writes::GoOn => does_what_is_expected(stage, options, watch, struck).await,
+        Writes::GoOn => does_what_is_expected(stage, options, watch, struck).await && flowed,
         Writes::WaitForFirst(_) | Writes::WaitForAll(_) => held(stage, watch, struck).await,
     };
     if !plan.expectation.status.is_empty() {
@@ -107,12 +116,12 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
         carry_out(step, options, apply, deeds).await?;
         if let (Writes::WaitForFirst(_), None) = (plan.expectation.writes, &first) {
             first = step.nodes().first().cloned();
-            flows = writes_flow(stage, options, watch).await;
+            flows = writes_flow(stage, options, watch, FLOW).await;
         }
     }
     let returned = if plan.recovery.is_empty() { begun } else { clock::now() };
     if let Writes::WaitForAll(_) = plan.expectation.writes {
-        flows = writes_flow(stage, options, watch).await;
+        flows = writes_flow(stage, options, watch, FLOW).await;
     }
     (options.tell)("waiting for full redundancy");
     watch.until_settled(options.patience, returned).await;
@@ -182,8 +191,9 @@ async fn writes_flow<V: AsyncFn() -> Result<SystemView, String>>(
     stage: &Stage,
     options: &Options,
     watch: &mut Watch<'_, V>,
+    count: u64,
 ) -> bool {
     (options.tell)("waiting for writes");
-    let enough = stage.client.acknowledged() + FLOW;
+    let enough = stage.client.acknowledged() + count;
     watch.until(options.patience, |_| stage.client.acknowledged() >= enough).await
 }

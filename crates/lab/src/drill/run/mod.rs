@@ -174,8 +174,9 @@ pub async fn control(
     apply: impl AsyncFn(&Step) -> Result<String, String>,
 ) -> Result<Control, DrillError> {
     let patience = match sabotage {
-        // What is only pretended never has its effect.
-        Sabotage::PretendedFault => options.patience.min(PRETENCE),
+        // What is only pretended never has its effect. It is given the time that the fault would last, or the run would be red
+        // for that alone.
+        Sabotage::PretendedFault => options.patience.min(PRETENCE + drill.expectation().hold),
         Sabotage::LostWrite | Sabotage::DoubledWrite => options.patience,
     };
     (options.tell)(&format!("{drill} with {sabotage}"));
@@ -224,7 +225,7 @@ pub async fn soak(
     Ok(())
 }
 
-/// How long the effect of a pretended fault is waited for.
+/// How long the effect of a pretended fault is waited for, beside the time that it would last.
 const PRETENCE: Duration = Duration::from_secs(5);
 
 /// Everything one run works with.

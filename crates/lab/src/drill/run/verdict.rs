@@ -11,7 +11,7 @@ use model::time::Moment;
 
 use super::super::act::Shows;
 use super::super::checker::{self, Findings, Window};
-use super::super::history::{Copy, History, Member, Outcome, Write, Writer};
+use super::super::history::{Answer, Copy, History, Member, Outcome, Write, Writer};
 use super::super::plan::{Change, Plan, Writes};
 use super::super::report::{Run, millis};
 use super::super::step::Step;
@@ -239,6 +239,9 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
         }
     }
     failures.extend(case.plan.fault.iter().filter_map(|step| agent_untouched(case, step)));
+    let links: BTreeSet<String> =
+        case.plan.fault.iter().flat_map(|step| links_untouched(case, step)).collect();
+    failures.extend(links);
     if case.course.deeds.iter().any(|deed| deed.proof.trim().is_empty()) {
         failures.push("there is no evidence that the fault happened".to_owned());
     }
@@ -266,8 +269,45 @@ fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
             (during.peek().is_some() && during.all(answered))
                 .then(|| format!("the agent of {node} answered all the time: nobody stopped it"))
         }
-        Shows::Silence | Shows::Nothing => None,
+        Shows::Silence | Shows::Nothing | Shows::Late { .. } | Shows::Pause(_) => None,
     }
+}
+
+/// That the answers of a node with bad links came late, or not for a while.
+fn links_untouched(case: &Case<'_>, step: &Step) -> Vec<String> {
+    let Course { begun, healing, .. } = *case.course;
+    let within = |from: Moment| move |answer: &&Answer| answer.sent >= from && answer.received < healing;
+    let answers = |node: &NodeName, from: Moment| {
+        let of_node = case.history.answers.iter().filter(move |answer| answer.member == *node);
+        of_node.filter(within(from)).collect::<Vec<_>>()
+    };
+    let missed = |node: &NodeName| match step.shows() {
+        Shows::Late { percent, by } => {
+            let answers = answers(node, case.course.struck);
+            let late = answers.iter().filter(|answer| answer.received.since(answer.sent) >= by).count();
+            (late * 100 < answers.len() * usize::from(percent)).then(|| {
+                format!(
+                    "only {late} of {} answers of {node} took {} ms or more: its links were good",
+                    answers.len(),
+                    by.as_millis()
+                )
+            })
+        }
+        Shows::Pause(least) => {
+            let mut received: Vec<Moment> =
+                answers(node, begun).iter().map(|answer| answer.received).collect();
+            received.sort();
+            let longest = received.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or(least);
+            (longest < least).then(|| {
+                format!(
+                    "{node} was never silent for longer than {} ms: nobody cut it off",
+                    longest.as_millis()
+                )
+            })
+        }
+        Shows::Nothing | Shows::Silence | Shows::AnotherAgent | Shows::SilentAgent => None,
+    };
+    step.nodes().iter().filter_map(missed).collect()
 }
 
 /// What the system must say of itself while the fault lasts, and did not.

@@ -80,7 +80,7 @@ fn acts(steps: &[Step]) -> Vec<&'static Act> {
 fn end(ends: Ends) -> Option<String> {
     match ends {
         Ends::AtOnce => None,
-        Ends::ByKernel(time) => Some(format!("after {} s, by the kernel's clock", time.as_secs())),
+        Ends::ByKernel(time) => Some(format!("after {} s, by the kernel's clock", time.as_secs_f64())),
         Ends::ByGuard(time) | Ends::ByOwnGuard(time) => {
             Some(format!("after {} s, by a guard process, also when the drill was killed", time.as_secs()))
         }

@@ -31,6 +31,9 @@ const ASK_LIMIT: Duration = Duration::from_millis(500);
 /// How long a switchover may take to be accepted.
 const SWITCHOVER_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long is waited for a primary that something is to be done to.
+const PRIMARY_LIMIT: Duration = Duration::from_secs(60);
+
 /// The system under drill, and how to ask it.
 pub(super) struct Stage {
     lab: Arc<Mutex<Lab>>,
@@ -256,6 +259,10 @@ impl Stage {
 
     /// Does a step and says by what it is known.
     pub(super) async fn apply(&self, step: &Step) -> Result<String, String> {
+        if let Step::OnPrimary { act } = step {
+            let step = Step::Do { act, node: self.present_primary().await? };
+            return Box::pin(self.apply(&step)).await.map(|proof| format!("{step}: {proof}"));
+        }
         self.pending().extend(step.undo());
         let done = if let Step::Switchover(_) = step {
             self.switch(None).await
@@ -276,6 +283,20 @@ impl Stage {
             self.dismiss_guards().await;
         }
         Ok(done)
+    }
+
+    /// The node of whoever is the primary now, or will be soon.
+    async fn present_primary(&self) -> Result<NodeName, String> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            if let Some(primary) = self.view().await?.primary {
+                return Ok(primary);
+            }
+            if begun.elapsed() >= PRIMARY_LIMIT {
+                return Err(format!("there was no primary for {} s", PRIMARY_LIMIT.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Takes back what was done and lasts.

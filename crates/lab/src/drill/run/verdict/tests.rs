@@ -365,3 +365,33 @@ fn an_agent_that_only_seems_to_be_killed_or_stopped_is_red() {
         "the agent of b answered all the time: nobody stopped it"
     );
 }
+
+/// What the verdict says of the links of a node whose answers between the fault and its end took so long, and came so often.
+fn of_links(name: &str, took: u64, every: usize) -> Vec<String> {
+    let mut forged = green();
+    forged.drill = drill(name);
+    let asked = (0..8000).step_by(50).filter(|ms| !(2000..5000).contains(ms));
+    let answers = asked.chain((2050..4900).step_by(every)).map(|ms| Answer {
+        member: "a".into(),
+        sent: at(ms),
+        received: at(ms + if (2000..5000).contains(&ms) { took } else { 1 }),
+        role: Role::Standby,
+    });
+    forged.history.answers.retain(|answer| answer.member != "a".into());
+    forged.history.answers.extend(answers);
+    let said = judged(&forged).failures;
+    said.into_iter().filter(|why| why.contains("links were good") || why.contains("nobody cut")).collect()
+}
+
+#[test]
+fn a_slow_or_flapping_node_that_answers_as_ever_is_red() {
+    assert_eq!(of_links("primary-slow", 55, 50), [""; 0]);
+    let fast = of_links("primary-slow", 2, 50);
+    assert!(matches!(fast.as_slice(), [why] if why.contains("took 38 ms or more")), "{fast:?}");
+    assert_eq!(of_links("primary-flapping", 2, 400), [""; 0]);
+    let steady = of_links("primary-flapping", 2, 50);
+    assert!(
+        matches!(steady.as_slice(), [why] if why.contains("a was never silent for longer than")),
+        "{steady:?}"
+    );
+}

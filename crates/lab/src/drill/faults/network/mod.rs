@@ -1,4 +1,9 @@
-//! Faults of links.
+//! Faults of links: cuts here, and what is worse than a cut in the files below.
+
+pub(super) mod apart;
+pub(super) mod flapping;
+pub(super) mod flaws;
+pub(super) mod slow;
 
 use std::thread;
 use std::time::Duration;
@@ -63,7 +68,22 @@ pub(in super::super) static HEAL_NODE: Act = Act {
     ..Act::ONCE
 };
 
-pub(super) const ACTS: &[&Act] = &[&CUT_NODE, &DEAFEN, &MUTE, &SEPARATE, &HEAL_NODE];
+pub(super) const ACTS: &[&Act] = &[
+    &CUT_NODE,
+    &DEAFEN,
+    &MUTE,
+    &SEPARATE,
+    &HEAL_NODE,
+    &apart::PART,
+    &flapping::BLIP,
+    &flaws::LOSE,
+    &flaws::NARROW,
+    &flaws::SLIM,
+    &flaws::MEND,
+    &slow::SLOW,
+    &slow::SCRAMBLE,
+    &slow::SPEED,
+];
 
 const NETWORK: Drill = Drill { layer: Layer::Network, ..Drill::PLAIN };
 
