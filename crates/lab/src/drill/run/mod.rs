@@ -19,7 +19,7 @@ use tokio_postgres::Config;
 use super::catalogue::Drill;
 use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
-use super::plan::{Cast, Manner, Plan};
+use super::plan::{Cast, Change, Manner, Plan};
 use super::prober::Prober;
 use super::report::{Report, Run};
 use super::sabotage::{Control, Sabotage};
@@ -76,6 +76,8 @@ pub struct Options {
     pub patience: Duration,
     /// How the run is spoiled, where it is a control of the drill.
     pub sabotage: Option<Sabotage>,
+    /// What must become of the primary instead of what the drill expects: another system may have other ways.
+    pub primary: Option<Change>,
     /// Told what is being done, in a few words.
     pub tell: fn(&str),
 }
@@ -112,6 +114,7 @@ impl Options {
             warm_up: Duration::from_secs(2),
             patience: Duration::from_secs(60),
             sabotage: None,
+            primary: None,
             tell: |_| {},
         }
     }
@@ -299,7 +302,8 @@ async fn prepare(
     let mut before = whole(view, SETTLE).await?;
     for _ in 0..PREPARATIONS {
         let cast = cast(&before, number)?;
-        let plan = drill.plan(&cast);
+        let mut plan = drill.plan(&cast);
+        plan.expectation.primary = options.primary.unwrap_or(plan.expectation.primary);
         if plan.prepare.is_empty() {
             return Ok((before, cast, plan));
         }
