@@ -17,6 +17,9 @@ pub(crate) const MEMBERS: [(&str, Ipv4Addr); 3] = [
 /// The node of a monitor, which no fault strikes.
 pub(crate) const MONITOR: (&str, Ipv4Addr) = ("m1", Ipv4Addr::new(10, 79, 0, 14));
 
+/// What all nodes and the outside client are in.
+pub(crate) const NETWORK: &str = "10.79.0.0/24";
+
 /// The database.
 pub(crate) const DATABASE: &str = "app";
 

@@ -9,21 +9,30 @@
 //! decides, and the way in. Patroni's clients come through HAProxy on each node, Mainstay's through its route on each
 //! node, and in both cases the client begins at a node that is not struck.
 
+mod autofailover;
+mod bench;
+mod cost;
 mod field;
 mod http;
 mod layout;
+mod mainstay;
 mod patroni;
+mod peer;
+mod place;
 mod postgres;
+mod raise;
+mod seen;
+mod table;
 mod unit;
 mod variant;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use variant::Subject;
+use variant::{Fault, Subject};
 
 /// A result whose error is a sentence for the one who runs the bench.
 pub(crate) type Outcome<T> = Result<T, String>;
@@ -40,10 +49,17 @@ enum Command {
     /// Measure and write the table
     Bench(Bench),
     /// Take down what an interrupted bench left
-    Down,
+    Down {
+        /// The product's binary
+        #[arg(long, default_value = "target/release/mainstay")]
+        mainstay: PathBuf,
+    },
     /// Keep the programs of a node running (started by the lab itself)
     #[command(hide = true)]
-    Node { units: PathBuf },
+    Node {
+        /// Which
+        units: PathBuf,
+    },
 }
 
 /// What is measured, and with what.
@@ -57,10 +73,16 @@ pub(crate) struct Bench {
     systems: Vec<Subject>,
     /// Faults, separated by commas; all when left out
     #[arg(long, value_delimiter = ',')]
-    faults: Vec<String>,
+    faults: Vec<Fault>,
     /// Where `scripts/setup-peers.sh` has put Patroni
-    #[arg(long, default_value = "target/peers/venv")]
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/peers/venv")]
     patroni: PathBuf,
+    /// The product's binary
+    #[arg(long, value_name = "FILE", default_value = "target/release/mainstay")]
+    mainstay: PathBuf,
+    /// Where the figures and the table go
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
+    out: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -70,9 +92,9 @@ fn main() -> ExitCode {
         return lab::lab_node(&arguments[1..]);
     }
     let done = match Args::parse().command {
-        Command::Bench(bench) => in_runtime(bench),
-        Command::Down => field::down_all(),
-        Command::Node { units } => unit::keep_running(Path::new(&units)),
+        Command::Bench(bench) => in_runtime(bench::run(bench)),
+        Command::Down { mainstay } => in_runtime(async move { bench::down_all(&mainstay).await }),
+        Command::Node { units } => unit::keep_running(&units),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,13 +105,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn in_runtime(bench: Bench) -> Outcome<()> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    runtime.block_on(async {
-        let field = field::Field::up(bench.systems[0], &bench.patroni).await?;
-        eprintln!("whole");
-        let run = field.measure(bench.faults[0].parse().map_err(|e| format!("{e}"))?).await;
-        eprintln!("{run:#?}");
-        field.down().await
-    })
+fn in_runtime(work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("starting: {e}"))?;
+    let done = runtime.block_on(work);
+    // What was interrupted may still wait for a process of the lab.
+    runtime.shutdown_background();
+    done
 }

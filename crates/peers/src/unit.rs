@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use effects::process::OsUser;
+use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
@@ -16,6 +18,12 @@ use crate::Outcome;
 /// From the end of a program to its next start: systemd's default is a tenth of it, but packages of databases set
 /// `RestartSec` to seconds. No fault of the bench ends one of these programs alone.
 const RESTART: Duration = Duration::from_millis(500);
+
+/// Whom PostgreSQL and all that belongs to a peer run as: PostgreSQL refuses to run as root.
+pub(crate) const USER: &str = "postgres";
+
+/// Where Debian's PostgreSQL puts its socket when nobody says where.
+const SOCKETS: &str = "/run/postgresql";
 
 /// One program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +39,6 @@ pub(crate) struct Unit {
 /// All programs of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Units {
-    /// The operating-system user they run as: PostgreSQL refuses to run as root.
-    pub(crate) user: String,
     /// In the order of their start; none waits for another.
     pub(crate) units: Vec<Unit>,
 }
@@ -54,9 +60,10 @@ impl Unit {
 /// Keeps the programs that the file names running, until the node ends.
 pub(crate) fn keep_running(file: &Path) -> Outcome<()> {
     let text = fs::read(file).map_err(|e| format!("reading {}: {e}", file.display()))?;
-    let Units { user, units } =
+    let Units { units } =
         serde_json::from_slice(&text).map_err(|e| format!("reading {}: {e}", file.display()))?;
-    let user = user_of(&user)?;
+    let user = user_of(USER)?;
+    own_sockets(&user)?;
     thread::scope(|scope| {
         for unit in &units {
             let user = &user;
@@ -69,6 +76,15 @@ pub(crate) fn keep_running(file: &Path) -> Outcome<()> {
 /// The user of that name.
 pub(crate) fn user_of(name: &str) -> Outcome<OsUser> {
     OsUser::lookup(name).map_err(|e| e.to_string())?.ok_or_else(|| format!("there is no user {name}"))
+}
+
+/// Gives the node a directory for sockets of its own, as a machine has one: the nodes share this machine's files.
+fn own_sockets(user: &OsUser) -> Outcome<()> {
+    let failed = |e: std::io::Error| format!("making {SOCKETS}: {e}");
+    fs::create_dir_all(SOCKETS).map_err(failed)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("sockets", SOCKETS, "tmpfs", flags, None).map_err(|e| failed(e.into()))?;
+    chown(SOCKETS, Some(user.uid), Some(user.gid)).map_err(failed)
 }
 
 fn keep_one(unit: &Unit, user: &OsUser) {

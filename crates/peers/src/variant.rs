@@ -21,12 +21,19 @@ pub(crate) enum Subject {
     Mainstay,
     /// Patroni with etcd and HAProxy.
     Patroni(Timers),
+    /// pg_auto_failover.
+    AutoFailover(Timers),
 }
 
 impl Subject {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 3] =
-        [Self::Mainstay, Self::Patroni(Timers::Default), Self::Patroni(Timers::Tuned)];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Mainstay,
+        Self::Patroni(Timers::Default),
+        Self::Patroni(Timers::Tuned),
+        Self::AutoFailover(Timers::Default),
+        Self::AutoFailover(Timers::Tuned),
+    ];
 
     /// Its name on the command line, and in the name of its system.
     pub(crate) const fn name(self) -> &'static str {
@@ -34,6 +41,19 @@ impl Subject {
             Self::Mainstay => "mainstay",
             Self::Patroni(Timers::Default) => "patroni-default",
             Self::Patroni(Timers::Tuned) => "patroni-tuned",
+            Self::AutoFailover(Timers::Default) => "autofailover-default",
+            Self::AutoFailover(Timers::Tuned) => "autofailover-tuned",
+        }
+    }
+
+    /// Its name in the table.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Mainstay => "Mainstay",
+            Self::Patroni(Timers::Default) => "Patroni",
+            Self::Patroni(Timers::Tuned) => "Patroni, tuned",
+            Self::AutoFailover(Timers::Default) => "pg_auto_failover",
+            Self::AutoFailover(Timers::Tuned) => "pg_auto_failover, tuned",
         }
     }
 
@@ -59,6 +79,66 @@ impl FromStr for Subject {
     }
 }
 
-/// The faults that are compared.
-pub(crate) const FAULTS: [Drill; 5] =
-    [Drill::PostmasterKill, Drill::NodeKill, Drill::NodeFreeze, Drill::NetworkCut, Drill::Switchover];
+/// A fault that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// The primary's postmaster is killed.
+    Postmaster,
+    /// The primary's node loses power.
+    Death,
+    /// The primary's node stands still.
+    Freeze,
+    /// The primary's node loses its network.
+    Cut,
+    /// The primary hands over in an orderly way.
+    Switchover,
+}
+
+impl Fault {
+    /// All, in the order of the table.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Postmaster, Self::Death, Self::Freeze, Self::Cut, Self::Switchover];
+
+    /// The lab's drill that does it.
+    pub(crate) const fn drill(self) -> Drill {
+        match self {
+            Self::Postmaster => Drill::PostmasterKill,
+            Self::Death => Drill::NodeKill,
+            Self::Freeze => Drill::NodeFreeze,
+            Self::Cut => Drill::NetworkCut,
+            Self::Switchover => Drill::Switchover,
+        }
+    }
+
+    /// Its name on the command line and in figures: the drill's.
+    pub(crate) const fn name(self) -> &'static str {
+        self.drill().name()
+    }
+
+    /// Its name in the table.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Postmaster => "death of the postmaster",
+            Self::Death => "death of the primary's node",
+            Self::Freeze => "freeze of the primary's node",
+            Self::Cut => "cut of the primary's network",
+            Self::Switchover => "switchover",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|fault| fault.name() == name);
+        found.ok_or_else(|| format!("`{name}` is not compared; there are: {names}"))
+    }
+}

@@ -27,7 +27,7 @@ pub const WRITE_EVERY: Duration = Duration::from_millis(10);
 pub struct Target {
     /// The route's address on every node, in the order in which they are tried.
     pub entries: Vec<SocketAddr>,
-    /// Who logs in to which database; addresses in it are not used.
+    /// Who logs in to which database; addresses in it are not used, `target_session_attrs` is.
     pub login: Config,
     /// The name of this run's rows.
     pub run: RunName,
@@ -186,7 +186,7 @@ impl Worker {
         let mut reasons = Vec::new();
         for _ in 0..self.target.entries.len() {
             let entry = self.target.entries[self.entry % self.target.entries.len()];
-            match Session::open(entry, &self.target.login, self.target.deadlines).await {
+            match Session::open_route(entry, &self.target.login, self.target.deadlines).await {
                 Ok(session) => {
                     self.shared.connections.fetch_add(1, Ordering::SeqCst);
                     return Ok(session);

@@ -12,6 +12,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::layout::{MEMBERS, PASSWORD, POSTGRES_PORT};
+use crate::place::Place;
 use crate::postgres::PARAMETERS;
 use crate::unit::Unit;
 use crate::variant::Timers;
@@ -29,20 +30,6 @@ pub(crate) const fn ttl(timers: Timers) -> u64 {
         // The lowest that Patroni accepts; it silently raises what is lower.
         Timers::Tuned => 20,
     }
-}
-
-/// Where what belongs to one node lies.
-pub(crate) struct Place<'a> {
-    /// The node's name.
-    pub(crate) name: &'a str,
-    /// Its address.
-    pub(crate) address: Ipv4Addr,
-    /// A directory of the node's own for configuration and etcd's data.
-    pub(crate) directory: &'a Path,
-    /// The data directory of PostgreSQL.
-    pub(crate) data: &'a Path,
-    /// PostgreSQL's programs.
-    pub(crate) bin: &'a Path,
 }
 
 /// Patroni's configuration. JSON is YAML too.
