@@ -14,7 +14,7 @@ use crate::peer::Peer;
 use crate::raise::{self, Software};
 use crate::seen::{Column, Seen};
 use crate::variant::{Fault, Subject};
-use crate::{Bench, Outcome, autofailover, table};
+use crate::{Bench, Outcome, autofailover, table, versions};
 
 /// A system that is up.
 enum Running {
@@ -33,7 +33,8 @@ pub(crate) async fn run(args: Bench) -> Outcome<()> {
         name = interrupted() => Err(format!("{name} ended the bench")),
     };
     down_all(&args.mainstay).await?;
-    table::publish(&done?, &args.out)
+    let (columns, versions) = done?;
+    table::publish(&columns, &versions, &args.out)
 }
 
 /// Takes down whatever runs of any system.
@@ -54,9 +55,11 @@ async fn remove(subject: Subject, program: &Path) -> Outcome<()> {
     }
 }
 
-async fn all(args: &Bench) -> Outcome<Vec<Column>> {
+/// What was measured of every system, and which versions that were.
+async fn all(args: &Bench) -> Outcome<(Vec<Column>, String)> {
     let installation = Installation::find(None, None).await.map_err(|e| e.to_string())?;
     let software = Software::find(&args.patroni, installation.bin_dir)?;
+    let versions = versions::all(&installation.version, &software.modules);
     let chosen = |subject: &Subject| args.systems.is_empty() || args.systems.contains(subject);
     let mut columns = Vec::new();
     for subject in Subject::ALL.into_iter().filter(chosen) {
@@ -76,7 +79,7 @@ async fn all(args: &Bench) -> Outcome<Vec<Column>> {
         }
         columns.push(column);
     }
-    Ok(columns)
+    Ok((columns, versions))
 }
 
 /// Why a system cannot be had on this machine.

@@ -25,6 +25,7 @@ mod seen;
 mod table;
 mod unit;
 mod variant;
+mod versions;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

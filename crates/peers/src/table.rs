@@ -59,8 +59,8 @@ impl Match {
 }
 
 /// Writes `peers.json` (the comparison), `peers-runs.json` (every run) and `peers.md`, and prints the last.
-pub(crate) fn publish(columns: &[Column], out: &Path) -> Outcome<()> {
-    let page = markdown(columns);
+pub(crate) fn publish(columns: &[Column], versions: &str, out: &Path) -> Outcome<()> {
+    let page = markdown(columns, versions);
     let comparison: Vec<Value> = matches(columns).iter().map(Match::json).chain(costs(columns)).collect();
     let runs: serde_json::Map<String, Value> =
         columns.iter().map(|column| (column.subject.name().to_owned(), json!(column))).collect();
@@ -123,13 +123,14 @@ fn costs(columns: &[Column]) -> Vec<Value> {
 // ---- for people ----
 
 /// The table, what was claimed, and what could not be measured.
-pub(crate) fn markdown(columns: &[Column]) -> String {
+pub(crate) fn markdown(columns: &[Column], versions: &str) -> String {
     let mut rows = vec![head(columns)];
     rows.extend(Fault::ALL.iter().map(|fault| outages(*fault, columns)));
     rows.extend(sums(columns));
     let mut text = aligned(&rows);
-    text += "\nWrites stand still from the last acknowledgement before the fault to the first one after it: median (lowest \
-             to highest), and how many times Mainstay's median.\n";
+    text += "\nWrites stand still from the last acknowledgement before the fault to the first one after it: median (lowest - \
+             highest), and how many times Mainstay's median.\n";
+    text += &format!("{versions}; {} runs of each fault.\n", runs(columns));
     text += &claims(columns);
     for column in columns {
         for reason in &column.missing {
@@ -137,6 +138,15 @@ pub(crate) fn markdown(columns: &[Column]) -> String {
         }
     }
     text
+}
+
+/// How often each fault was done, as a range where that differs.
+fn runs(columns: &[Column]) -> String {
+    let counts = || columns.iter().flat_map(|column| column.runs.values().map(Vec::len));
+    match (counts().min(), counts().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (_, most) => most.unwrap_or(0).to_string(),
+    }
 }
 
 fn head(columns: &[Column]) -> Vec<String> {
@@ -148,10 +158,11 @@ fn outages(fault: Fault, columns: &[Column]) -> Vec<String> {
     let mine = ours(columns).and_then(|column| column.outage(fault));
     let cell = |column: &Column| {
         let Some(spread) = column.outage(fault) else { return "-".to_owned() };
-        let text = format!("{} ({} to {})", seconds(spread.median), seconds(spread.min), seconds(spread.max));
+        let range = format!("{} - {}", number(spread.min), number(spread.max));
+        let text = format!("{} s ({range})", number(spread.median));
         let times = spread.median.zip(mine.and_then(|mine| mine.median)).map(|(theirs, mine)| theirs / mine);
         match times.filter(|_| column.subject != Subject::Mainstay) {
-            Some(times) => format!("{text}, {times:.1}x"),
+            Some(times) => format!("{text}, {}x", short(times)),
             None => text,
         }
     };
@@ -197,18 +208,23 @@ fn claims(columns: &[Column]) -> String {
         let times = one.times()?;
         let (fault, peer) = (one.fault.words(), one.peer.title());
         let verdict = if times >= goal { "reached" } else { "NOT reached" };
-        Some(format!("- {fault}, against {peer}: {times:.1} times shorter, aim {goal:.0}: {verdict}\n"))
+        Some(format!("- {fault}, against {peer}: {} times shorter, aim {goal:.0}: {verdict}\n", short(times)))
     });
     let told: String = told.collect();
     if told.is_empty() { told } else { format!("\n{told}") }
 }
 
-fn seconds(ms: Option<f64>) -> String {
-    match ms {
-        None => "never".to_owned(),
-        Some(ms) if ms < 9950.0 => format!("{:.2} s", ms / 1000.0),
-        Some(ms) => format!("{:.1} s", ms / 1000.0),
-    }
+/// Milliseconds as seconds.
+fn number(ms: Option<f64>) -> String {
+    ms.map_or_else(
+        || "never".to_owned(),
+        |ms| if ms < 9950.0 { format!("{:.2}", ms / 1000.0) } else { format!("{:.1}", ms / 1000.0) },
+    )
+}
+
+/// As exact as a ratio of such measurements can be.
+fn short(times: f64) -> String {
+    if times < 9.95 { format!("{times:.1}") } else { format!("{times:.0}") }
 }
 
 /// A Markdown table whose columns stand below each other in a terminal too.
@@ -265,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_page_says_where_the_aim_is_missed() {
-        insta::assert_snapshot!(markdown(&both()));
+        insta::assert_snapshot!(markdown(&both(), "PostgreSQL 15.1"));
     }
 
     #[test]
@@ -286,7 +302,7 @@ mod tests {
     fn an_outage_without_end_is_no_figure() {
         let mut columns = both();
         columns[1].runs.insert("node-kill", vec![seen(None, 400)]);
-        assert!(markdown(&columns).contains("never (never to never)"), "{}", markdown(&columns));
+        assert!(markdown(&columns, "").contains("never s (never - never)"), "{}", markdown(&columns, ""));
         assert!(matches(&columns).iter().all(|one| one.fault != Fault::Death || one.times().is_none()));
     }
 }

@@ -50,9 +50,9 @@ impl Subject {
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Mainstay => "Mainstay",
-            Self::Patroni(Timers::Default) => "Patroni",
+            Self::Patroni(Timers::Default) => "Patroni, default",
             Self::Patroni(Timers::Tuned) => "Patroni, tuned",
-            Self::AutoFailover(Timers::Default) => "pg_auto_failover",
+            Self::AutoFailover(Timers::Default) => "pg_auto_failover, default",
             Self::AutoFailover(Timers::Tuned) => "pg_auto_failover, tuned",
         }
     }

@@ -66,7 +66,7 @@ pub struct Entry {
 pub struct Options {
     /// A runtime whose threads are where outside clients stand (in the lab: inside the clients' network namespace).
     pub runtime: Handle,
-    /// User, password and database for the route and for members.
+    /// User, password and database for the route and for members; `target_session_attrs` counts at the route alone.
     pub login: Config,
     /// How long a member may serve as primary without renewing its lease.
     pub lease: Duration,
