@@ -60,26 +60,42 @@ async fn all(args: &Bench) -> Outcome<(Vec<Column>, String)> {
     let installation = Installation::find(None, None).await.map_err(|e| e.to_string())?;
     let software = Software::find(&args.patroni, installation.bin_dir)?;
     let versions = versions::all(&installation.version, &software.modules);
-    let chosen = |subject: &Subject| args.systems.is_empty() || args.systems.contains(subject);
+    let chosen = |subject: &&Subject| args.systems.is_empty() || args.systems.contains(subject);
     let mut columns = Vec::new();
-    for subject in Subject::ALL.into_iter().filter(chosen) {
-        let mut column = Column::new(subject);
-        match unavailable(subject, &software) {
-            Some(reason) => column.missing.push(reason),
-            None => {
-                let measured = one(args, &software, &mut column).await;
-                // The others are measured all the same.
-                if let Err(reason) = measured {
-                    raise::keep_logs(&SystemName::new(subject.system()), &args.out);
-                    eprintln!("{subject}: {reason}");
-                    column.missing.push(reason);
+    for group in Subject::GROUPS {
+        let group: Vec<Subject> = group.iter().filter(chosen).copied().collect();
+        match (group.as_slice(), args.apart) {
+            ([one, other], false) => {
+                let (one, other) =
+                    tokio::join!(column(args, &software, *one), column(args, &software, *other));
+                columns.extend([one?, other?]);
+            }
+            (group, _) => {
+                for subject in group {
+                    columns.push(column(args, &software, *subject).await?);
                 }
-                remove(subject, &args.mainstay).await?;
             }
         }
-        columns.push(column);
     }
+    columns.sort_by_key(|column| column.subject);
     Ok((columns, versions))
+}
+
+/// Everything about one system, and nothing of it left.
+async fn column(args: &Bench, software: &Software, subject: Subject) -> Outcome<Column> {
+    let mut column = Column::new(subject);
+    if let Some(reason) = unavailable(subject, software) {
+        column.missing.push(reason);
+        return Ok(column);
+    }
+    // The others are measured all the same.
+    if let Err(reason) = one(args, software, &mut column).await {
+        eprintln!("{subject}: {reason}");
+        raise::keep_logs(&SystemName::new(subject.system()), &args.out);
+        column.missing.push(reason);
+    }
+    remove(subject, &args.mainstay).await?;
+    Ok(column)
 }
 
 /// Why a system cannot be had on this machine.
@@ -103,11 +119,11 @@ async fn one(args: &Bench, software: &Software, column: &mut Column) -> Outcome<
             eprintln!("{subject}: {fault}, run {number} of {}", args.runs);
             match running.measure(fault).await {
                 Ok(seen) => {
-                    report(&seen);
+                    report(subject, fault, &seen);
                     column.runs.entry(fault.name()).or_default().push(seen);
                 }
                 Err(reason) => {
-                    eprintln!("  not measured: {reason}");
+                    eprintln!("{subject}: not measured: {reason}");
                     column.missing.push(format!("{fault}, run {number}: {reason}"));
                     raise::keep_logs(&SystemName::new(subject.system()), &args.out);
                     // A system that does not come back by itself is made anew for the next run.
@@ -120,10 +136,10 @@ async fn one(args: &Bench, software: &Software, column: &mut Column) -> Outcome<
     running.down().await
 }
 
-fn report(seen: &Seen) {
-    let outage = seen.outage_ms.map_or_else(|| "for ever".to_owned(), |ms| format!("{ms:.0} ms"));
+fn report(subject: Subject, fault: Fault, seen: &Seen) {
+    let outage = seen.outage(fault).map_or_else(|| "for ever".to_owned(), |ms| format!("{ms:.0} ms"));
     eprintln!(
-        "  {outage} without a write, {} errors, {} acknowledged, {} lost, {} doubled, {} -> {}",
+        "{subject}: {outage} without a write, {} errors, {} acknowledged, {} lost, {} doubled, {} -> {}",
         seen.errors, seen.acknowledged, seen.lost, seen.doubled, seen.primary_before, seen.primary_after
     );
 }

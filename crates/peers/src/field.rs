@@ -52,7 +52,6 @@ impl Field {
             patience: PATIENCE,
             // With default timers both start a dead postmaster again where it is; that is as good.
             primary: (fault == Fault::Postmaster).then_some(Change::Any),
-            tell: |text| eprintln!("    {text}"),
             ..Options::new(self.clients()?.handle().clone(), self.peer.login())
         };
         let view = async || self.view().await;

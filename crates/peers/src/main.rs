@@ -75,6 +75,9 @@ pub(crate) struct Bench {
     /// Faults, separated by commas; all when left out
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
+    /// One system at a time, also those with default timers
+    #[arg(long)]
+    apart: bool,
     /// Where `scripts/setup-peers.sh` has put Patroni
     #[arg(long, value_name = "DIRECTORY", default_value = "target/peers/venv")]
     patroni: PathBuf,

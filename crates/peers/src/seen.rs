@@ -35,6 +35,15 @@ pub(crate) struct Seen {
     pub(crate) failures: Vec<String>,
 }
 
+impl Seen {
+    /// How long writes stood still. A system may serve for a moment between the death of its postmaster and its failover:
+    /// where nothing has to be taken back, the longest gap up to full redundancy counts.
+    pub(crate) fn outage(&self, fault: Fault) -> Option<f64> {
+        let later = self.healing_ms.filter(|_| fault.is_momentary()).unwrap_or_default();
+        self.outage_ms.map(|outage| outage.max(later))
+    }
+}
+
 impl From<Run> for Seen {
     fn from(run: Run) -> Self {
         Self {
@@ -82,12 +91,33 @@ impl Column {
 
     /// The outages of a fault in milliseconds; `None` when it was not measured.
     pub(crate) fn outage(&self, fault: Fault) -> Option<Spread> {
-        let outages: Vec<Option<f64>> = self.of(fault).iter().map(|seen| seen.outage_ms).collect();
+        let outages: Vec<Option<f64>> = self.of(fault).iter().map(|seen| seen.outage(fault)).collect();
         (!outages.is_empty()).then(|| Spread::of(&outages))
+    }
+
+    /// The longest gap while a fault was taken back, in milliseconds.
+    pub(crate) fn healing(&self) -> Option<f64> {
+        let lasting = Fault::ALL.into_iter().filter(|fault| !fault.is_momentary());
+        lasting.flat_map(|fault| self.of(fault)).filter_map(|seen| seen.healing_ms).reduce(f64::max)
     }
 
     /// A sum over all runs.
     pub(crate) fn sum(&self, of: impl Fn(&Seen) -> u64) -> u64 {
         self.runs.values().flatten().map(of).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gap_counts_where_nothing_is_taken_back() {
+        let run = Run { outage_ms: Some(1500.0), healing_ms: Some(3800.0), ..Run::default() };
+        let seen = Seen::from(run);
+        assert_eq!(seen.outage(Fault::Postmaster), Some(3800.0));
+        assert_eq!(seen.outage(Fault::Cut), Some(1500.0));
+        let never = Seen { outage_ms: None, ..seen };
+        assert_eq!(never.outage(Fault::Postmaster), None);
     }
 }

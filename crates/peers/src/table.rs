@@ -182,7 +182,9 @@ fn sums(columns: &[Column]) -> Vec<Vec<String>> {
     let cost = |column: &Column| {
         or_dash(column.cost.map(|cost| format!("{:.1} %, {:.0} MB", cost.cpu_percent, cost.memory_mb)))
     };
+    let healing = |column: &Column| or_dash(column.healing().map(|ms| format!("{} s", number(Some(ms)))));
     vec![
+        row("longest gap while death, freeze or cut is taken back", &healing),
         row("acknowledged writes lost / doubled", &lost),
         row("errors the client saw, median of a run", &errors),
         row("two members acknowledged in turn", &|column| column.sum(|seen| seen.two_primaries).to_string()),
@@ -255,7 +257,7 @@ mod tests {
             lost: 0,
             doubled: 0,
             redundancy_ms: Some(1000.0),
-            healing_ms: None,
+            healing_ms: Some(40.0),
             two_primaries: 0,
             primary_before: "n1".to_owned(),
             primary_after: "n2".to_owned(),

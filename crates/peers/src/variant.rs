@@ -26,6 +26,15 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// Those that are measured at the same time. With default timers an outage is a wait of many seconds, which another
+    /// system that waits too does not disturb; everything else is measured alone.
+    pub(crate) const GROUPS: [&[Self]; 4] = [
+        &[Self::Mainstay],
+        &[Self::Patroni(Timers::Default), Self::AutoFailover(Timers::Default)],
+        &[Self::Patroni(Timers::Tuned)],
+        &[Self::AutoFailover(Timers::Tuned)],
+    ];
+
     /// All, in the order of the table.
     pub(crate) const ALL: [Self; 5] = [
         Self::Mainstay,
@@ -113,6 +122,14 @@ impl Fault {
     /// Its name on the command line and in figures: the drill's.
     pub(crate) const fn name(self) -> &'static str {
         self.drill().name()
+    }
+
+    /// Whether it is over in a moment. What lasts is taken back, which is measured apart.
+    pub(crate) const fn is_momentary(self) -> bool {
+        match self {
+            Self::Postmaster | Self::Switchover => true,
+            Self::Death | Self::Freeze | Self::Cut => false,
+        }
     }
 
     /// Its name in the table.
