@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-target=${CARGO_TARGET_DIR:-target}/peers
+target=target/peers
 # The system's own interpreter: one below a user's home is out of reach for the user that PostgreSQL runs as.
 python=/usr/bin/python3
 

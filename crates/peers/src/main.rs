@@ -3,11 +3,22 @@
 //! A development program behind `make bench-peers`, no part of the product. `peers bench` brings one system after another
 //! up in network namespaces, measures every fault with the lab's own drills, and takes the system down again.
 //!
-//! What is the same for all: the machine, three nodes with PostgreSQL of one version and one set of parameters
-//! ([`postgres`]), the faults ([`lab::drill::act`]), the client (a write every 10 ms, 300 ms to connect, 1 s for an
-//! answer, then the next entry), the checks of lost and doubled writes. What differs is what belongs to a system: who
-//! decides, and the way in. Patroni's clients come through HAProxy on each node, Mainstay's through its route on each
-//! node, and in both cases the client begins at a node that is not struck.
+//! Everything it makes lies below `/var/lib/mainstay/peers` (Mainstay's own lab where `mainstay up` puts it) and is removed at
+//! the end, also when a signal ends it; `peers down` removes what a killed one left.
+//!
+//! What is the same for all:
+//! - the machine, three nodes on one line, PostgreSQL of one version with one set of parameters ([`postgres`]);
+//! - durability: any one of the two standbys confirms each commit ([`patroni`], [`autofailover`]);
+//! - the faults ([`lab::drill::act`]) and the checks of lost and doubled writes;
+//! - the client: a write every 10 ms on a connection that it keeps, 300 ms to connect, 1 s for an answer, then the next
+//!   entry. It begins at a node that is not struck.
+//!
+//! What differs is what belongs to a system: who decides, and the way in. Patroni's clients come through HAProxy on each
+//! node, Mainstay's through its route on each node, those of pg_auto_failover with a list of the members and
+//! `target_session_attrs=read-write`, each as its own documentation says. Only Mainstay guards its members' port by the
+//! kernel and has passwords of its own making; neither is in the path of a fault.
+//!
+//! "Tuned" is the shortest that a peer accepts or that still works here: Patroni raises a `ttl` below 20 s to 20 s.
 
 mod autofailover;
 mod bench;

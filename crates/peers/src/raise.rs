@@ -44,25 +44,30 @@ pub(crate) fn raise(name: &SystemName, peer: Peer, software: Software) -> Outcom
     remove(name)?;
     let text = peer.nodes_file(name.as_str());
     let system = layout::system(&text)?;
+    let options = options(peer, software)?;
+    if let Some(limits) = Lab::limits(&system, &options) {
+        return Err(format!("the bench needs nodes with networks of their own. {limits}"));
+    }
     let file = file_of(name);
     fs::create_dir_all(BASE).map_err(|e| format!("making {BASE}: {e}"))?;
-    fs::write(&file, text).map_err(|e| format!("writing {}: {e}", file.display()))?;
+    write(&file, &text)?;
+    Lab::up(&system, &file, &options).map_err(|e| in_words(&e))
+}
+
+/// How the lab is to run a peer: this program is the first process of each node, and starts what the peer consists of.
+fn options(peer: Peer, software: Software) -> Outcome<lab::Options> {
     let user = user_of(USER)?;
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let program = std::env::current_exe().map_err(|e| format!("finding this program: {e}"))?;
     let command = vec![program.display().to_string(), "node".to_owned(), "{root}/units.json".to_owned()];
     let prepare: lab::Prepare = Box::new(move |ground| prepare(ground, &peer, &software, &user));
-    let options = lab::Options {
+    Ok(lab::Options {
         base: PathBuf::from(BASE),
         forward: false,
         program,
         command,
         prepare: vec![prepare],
         ..lab::Options::default()
-    };
-    if let Some(limits) = Lab::limits(&system, &options) {
-        return Err(format!("the bench needs nodes with networks of their own. {limits}"));
-    }
-    Lab::up(&system, &file, &options).map_err(|e| in_words(&e))
+    })
 }
 
 /// Removes a peer's lab with all its data; nothing to remove is fine.

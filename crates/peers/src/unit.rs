@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 
-/// From the end of a program to its next start: systemd's default is a tenth of it, but packages of databases set
-/// `RestartSec` to seconds. No fault of the bench ends one of these programs alone.
+/// From the end of a program to its next start. No fault of the bench ends one of these programs alone; at first start
+/// some end until others are there.
 const RESTART: Duration = Duration::from_millis(500);
 
 /// Whom PostgreSQL and all that belongs to a peer run as: PostgreSQL refuses to run as root.

@@ -159,3 +159,23 @@ impl FromStr for Fault {
         found.ok_or_else(|| format!("`{name}` is not compared; there are: {names}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_system_is_measured_once_and_found_by_its_name() {
+        let mut grouped = Subject::GROUPS.concat();
+        grouped.sort();
+        assert_eq!(grouped, Subject::ALL);
+        assert!(Subject::ALL.into_iter().all(|subject| subject.name().parse() == Ok(subject)));
+        assert!("repmgr".parse::<Subject>().unwrap_err().contains("patroni-tuned"));
+    }
+
+    #[test]
+    fn faults_have_the_names_of_their_drills() {
+        assert!(Fault::ALL.into_iter().all(|fault| fault.name().parse() == Ok(fault)));
+        assert!("soak".parse::<Fault>().unwrap_err().contains("node-freeze"));
+    }
+}

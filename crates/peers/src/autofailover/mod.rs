@@ -178,6 +178,12 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_without_it_says_so() {
+        let told = unavailable(Path::new("/no/postgresql/bin")).unwrap();
+        assert!(told.ends_with("no pg_auto_failover for the PostgreSQL in /no/postgresql/bin"), "{told}");
+    }
+
+    #[test]
     fn only_tuned_timers_are_set() {
         assert!(!timers_script(Timers::Default).contains("alter system"));
         assert_eq!(timers_script(Timers::Tuned).matches("alter system").count(), TUNED.len());
