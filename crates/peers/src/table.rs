@@ -130,7 +130,7 @@ pub(crate) fn markdown(columns: &[Column], versions: &str) -> String {
     let mut text = aligned(&rows);
     text += "\nWrites stand still from the last acknowledgement before the fault to the first one after it: median (lowest - \
              highest), and how many times Mainstay's median.\n";
-    text += &format!("{versions}; {} runs of each fault.\n", runs(columns));
+    text += &format!("{versions}; runs of each fault: {}.\n", runs(columns));
     text += &claims(columns);
     for column in columns {
         for reason in &column.missing {
