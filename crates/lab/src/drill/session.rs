@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
@@ -114,6 +115,26 @@ impl Session {
             }
         });
         Ok(Self { client, driver, socket, sent, warned })
+    }
+
+    /// [`Session::open`] at a way to the primary: a login with `target_session_attrs=read-write` is held to it, as libpq does
+    /// where the entries of a route are the members themselves.
+    pub(crate) async fn open_route(
+        address: SocketAddr,
+        login: &Config,
+        deadlines: Deadlines,
+    ) -> Result<Self, String> {
+        let session = Self::open(address, login, deadlines).await?;
+        if login.get_target_session_attrs() != TargetSessionAttrs::ReadWrite {
+            return Ok(session);
+        }
+        let place = |reason: &str| format!("no connection to {address}: {reason}");
+        let done = session.run("show transaction_read_only", deadlines.statement).await;
+        let done = done.map_err(|refusal| place(&refusal.to_string()))?;
+        match done.rows.first().and_then(|row| row.get(0)) {
+            Some("off") => Ok(session),
+            Some(_) | None => Err(place("the session is read-only")),
+        }
     }
 
     /// Whether the other side has closed it, or has said that it will. Asks the kernel, because the driver may not have

@@ -22,7 +22,7 @@ use super::catalogue::Drill;
 use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
 use super::mix::Mix;
-use super::plan::{Cast, Manner, Plan};
+use super::plan::{Cast, Change, Manner, Plan};
 use super::prober::Prober;
 use super::report::{Report, Run};
 use super::sabotage::{Control, Sabotage};
@@ -72,7 +72,7 @@ pub struct Entry {
 pub struct Options {
     /// A runtime whose threads are where outside clients stand (in the lab: inside the clients' network namespace).
     pub runtime: Handle,
-    /// User, password and database for the route and for members.
+    /// User, password and database for the route and for members; `target_session_attrs` counts at the route alone.
     pub login: Config,
     /// How long a member may serve as primary without renewing its lease.
     pub lease: Duration,
@@ -86,6 +86,8 @@ pub struct Options {
     pub workloads: Vec<Kind>,
     /// Where histories are saved, if anywhere: a directory that exists.
     pub history: Option<PathBuf>,
+    /// What must become of the primary instead of what the drill expects: another system may have other ways.
+    pub primary: Option<Change>,
     /// Told what is being done, in a few words.
     pub tell: fn(&str),
 }
@@ -124,6 +126,7 @@ impl Options {
             sabotage: None,
             workloads: vec![Kind::Set],
             history: None,
+            primary: None,
             tell: |_| {},
         }
     }
@@ -327,7 +330,8 @@ async fn prepare(
     let mut before = whole(view, SETTLE).await?;
     for _ in 0..PREPARATIONS {
         let cast = cast(&before, number)?;
-        let plan = mix.plan(&cast);
+        let mut plan = mix.plan(&cast);
+        plan.expectation.primary = options.primary.unwrap_or(plan.expectation.primary);
         if plan.prepare.is_empty() {
             return Ok((before, cast, plan));
         }

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) async fn create_table(options: &Options, view: &SystemView) -> Result<(), String> {
     let (entries, login) = (route(view), options.login.clone());
     inside(options, async move {
-        let session = any(&entries, &login).await?;
+        let session = primary(&entries, &login).await?;
         table::create(&session).await.map_err(|e| format!("the table of the drill cannot be made: {e}"))
     })
     .await
@@ -39,7 +39,7 @@ pub(super) async fn spoil(
 ) -> Result<(), String> {
     let (entries, login, run) = (route(view), options.login.clone(), run.clone());
     inside(options, async move {
-        let session = any(&entries, &login).await?;
+        let session = primary(&entries, &login).await?;
         let spoiled = match sabotage {
             Sabotage::PretendedFault => Ok(()),
             Sabotage::LostWrite => table::delete(&session, &run, victim).await,
@@ -54,7 +54,7 @@ pub(super) async fn spoil(
 pub(super) async fn remove_table(options: &Options, view: &SystemView) -> Result<(), String> {
     let (entries, login) = (route(view), options.login.clone());
     inside(options, async move {
-        let session = any(&entries, &login).await?;
+        let session = primary(&entries, &login).await?;
         table::remove(&session)
             .await
             .map_err(|e| format!("the schema mainstay_drill could not be removed: {e}"))
@@ -71,7 +71,7 @@ pub(super) async fn read_copies(
     let (mut copies, mut unread) = (Vec::new(), Vec::new());
     let (entries, login, name) = (route(view), options.login.clone(), run.clone());
     let first = inside(options, async move {
-        let session = any(&entries, &login).await?;
+        let session = primary(&entries, &login).await?;
         let log_end = table::log_end(&session).await.map_err(|e| e.to_string())?;
         let rows = table::rows(&session, &name).await.map_err(|e| e.to_string())?;
         Ok((Copy { reader: "the route".to_owned(), rows }, log_end))
@@ -121,7 +121,19 @@ fn route(view: &SystemView) -> Vec<SocketAddr> {
     view.routes.iter().map(|entry| entry.address).collect()
 }
 
-/// A session at the first address that gives one.
+/// A session at the first entry of the route that gives one.
+async fn primary(entries: &[SocketAddr], login: &Config) -> Result<Session, String> {
+    let mut reasons = Vec::new();
+    for entry in entries {
+        match Session::open_route(*entry, login, Deadlines::default()).await {
+            Ok(session) => return Ok(session),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+/// A session at the first address of a member that gives one.
 async fn any(addresses: &[SocketAddr], login: &Config) -> Result<Session, String> {
     let mut reasons = Vec::new();
     for address in addresses {

@@ -1,11 +1,13 @@
 //! Client and prober against real servers: what is acknowledged, what is unknown, what is lost.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use effects::clock;
 use rustix::process::Signal;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
+use tokio_postgres::config::TargetSessionAttrs;
 
 use super::postgres::{Cellar, Server, login};
 use crate::drill::session::Session;
@@ -27,14 +29,15 @@ fn client(servers: &[&Server], run: &RunName) -> Client {
 }
 
 fn client_with(servers: &[&Server], run: &RunName, every: Duration) -> Client {
-    let target = Target {
-        entries: servers.iter().map(|server| server.address).collect(),
-        login: login(),
-        run: run.clone(),
-        deadlines: Deadlines::default(),
-        every,
-        anew: false,
-    };
+    start(target(servers.iter().map(|server| server.address).collect(), run, every))
+}
+
+fn target(entries: Vec<SocketAddr>, run: &RunName, every: Duration) -> Target {
+    let (login, run, deadlines) = (login(), run.clone(), Deadlines::default());
+    Target { entries, login, run, deadlines, every, anew: false }
+}
+
+fn start(target: Target) -> Client {
     Client::start(&Handle::current(), target, Ids::default())
 }
 
@@ -180,6 +183,25 @@ async fn connections_closed_between_writes_are_no_errors() {
     let findings = judged(&history, &primary, &run).await;
     assert_eq!(findings.broken(), [""; 0]);
     assert_eq!(findings.errors(), 0, "{:?}", errors(&history));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_for_writing_passes_a_standby_by() {
+    let cellar = Cellar::new();
+    let primary = cellar.primary("");
+    let standby = cellar.standby("s1", &primary, "");
+    let run = RunName::new();
+    table::create(&session(&primary).await).await.unwrap();
+    for (attributes, errors_seen) in [(TargetSessionAttrs::Any, true), (TargetSessionAttrs::ReadWrite, false)]
+    {
+        let mut login = login();
+        login.target_session_attrs(attributes);
+        let entries = vec![standby.address, primary.address];
+        let client = start(Target { login, ..target(entries, &run, WRITE_EVERY) });
+        acknowledgements(&client, 20).await;
+        let history = History { writes: client.stop().await.unwrap(), ..History::default() };
+        assert_eq!(!errors(&history).is_empty(), errors_seen, "{attributes:?}: {:?}", errors(&history));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::postgres::{Cellar, Server, login};
 use crate::drill::catalogue::drill;
 use crate::drill::{
-    Control, DrillError, Entry, Member, Options, Report, Sabotage, Step, SystemView, control, run,
+    Change, Control, DrillError, Entry, Member, Options, Report, Sabotage, Step, SystemView, control, run,
 };
 
 /// Two members, `a` and `b`, and what makes new ones.
@@ -193,6 +193,17 @@ async fn a_drill_whose_fault_did_not_happen_is_red() {
     assert!(text.contains("a is still the primary"), "{text}");
     assert!(text.contains("never said that its redundancy was gone"), "{text}");
     assert!(!report.passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_may_keep_its_primary_is_not_blamed_for_it() {
+    let stand = Stand::new(Behaviour::Idle).await;
+    let options = Options { primary: Some(Change::Any), ..stand.options().await };
+    let view = async || stand.view().await;
+    let apply = async |step: &Step| stand.apply(step).await;
+    let text = run(drill("postmaster-kill"), 1, &options, view, apply).await.unwrap().to_string();
+    assert!(!text.contains("still the primary") && !text.contains("did not do what is expected"), "{text}");
+    assert!(text.contains("never said that its redundancy was gone"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
