@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use decide::agent::Overview;
 use lab::drill::{self, Drill, Entry, Member, Needs, Step, SystemView};
+use lab::fault::Door;
 use lab::{ClientRuntime, Lab};
 use mainstay::api::client::ask;
 use mainstay::api::{Reply, Request};
@@ -106,6 +107,13 @@ impl Stage {
             ))
             .hint(format!("mainstay down {0} && mainstay up FILE --data-volume 512", lab.system())));
         }
+        let has_clocks = |node: &NodeName| lab.node(node).is_ok_and(|node| node.own_clocks);
+        if drill.needs() == Needs::Clock && !self.database.members.iter().all(has_clocks) {
+            return Err(refused(format!(
+                "the drill is refused: {drill} needs nodes whose clocks can be changed"
+            ))
+            .hint(format!("mainstay down {0} && mainstay up FILE --own-clocks", lab.system())));
+        }
         match (drill.is_for_async(), is_async) {
             (true, false) => Err(refused(format!(
                 "the drill is refused: {drill} loses writes on purpose, and {} promises to lose none",
@@ -130,7 +138,7 @@ impl Stage {
         runtime.map_err(|error| in_words(&error))
     }
 
-    /// User, password and database.
+    /// User, password and database; faults that are clients come through the route too.
     pub(super) async fn login(&self) -> Result<tokio_postgres::Config, CliError> {
         let request = Request::Dsn { route: self.route.0.clone() };
         let failed = || CliError::failed("the database's connection string is not to be had");
@@ -140,6 +148,8 @@ impl Stage {
         login.user(parsed.get_user().unwrap_or_default());
         login.password(parsed.get_password().unwrap_or_default());
         login.dbname(parsed.get_dbname().unwrap_or_default());
+        let entries = self.entries().into_iter().map(|entry| (entry.node, entry.address)).collect();
+        lock(&self.lab).use_door(Door { entries, login: login.clone() });
         Ok(login)
     }
 
