@@ -79,13 +79,19 @@ impl Group {
     pub(crate) fn create(controller: Controller, system: &SystemName, node: &NodeName) -> Option<Self> {
         candidates(controller, &name(system, node)).into_iter().find(|group| {
             let made = fs::create_dir(&group.path);
+            let is_new = made.is_ok();
             let there = made.is_ok() || made.is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists);
             if there && group.version == Version::V2 && controller != Controller::Freezer {
                 // Groups below the root have what the root hands down.
                 let _ =
                     fs::write(group.root.join("cgroup.subtree_control"), format!("+{}", controller.name()));
             }
-            there && group.is_there()
+            let is_there = there && group.is_there();
+            if is_new && !is_there {
+                // The controller is had from the other interface.
+                let _ = fs::remove_dir(&group.path);
+            }
+            is_there
         })
     }
 

@@ -62,7 +62,7 @@ impl Files {
     pub(crate) fn of(home: &Home, node: &NodeName) -> Self {
         let directory = home.directory().join("clocks");
         Self {
-            library: directory.join("clock.so"),
+            library: directory.join(format!("{node}.so")),
             page: directory.join(format!("{node}.page")),
             ground: directory.join(format!("{node}.etc")),
         }

@@ -194,6 +194,9 @@ pub(crate) fn prepare(
         if let Some(bytes) = node.volume {
             volume::create(home, name, bytes)?;
         }
+        if node.own_clocks {
+            make_directory(&home.directory().join("clocks"))?;
+        }
         let root = home.node_root(name);
         make_directory(&root)?;
         deploy::programs(system, name, home, &sources(&manifest.source, options))?;
