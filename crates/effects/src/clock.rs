@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::time::Moment;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::sys;
 
 /// Now on `CLOCK_BOOTTIME`, which is monotonic and counts through suspend (`clock_gettime(2)`).
 pub fn now() -> Moment {
-    let time = clock_gettime(ClockId::Boottime);
+    let time = sys::boot_time();
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     Moment::from_micros(seconds * 1_000_000 + nanos / 1000)

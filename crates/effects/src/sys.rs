@@ -227,3 +227,12 @@ pub(crate) fn wait_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<SharedFd>> {
     // the registration that owns it and is never replaced.
     unsafe { AsyncFd::register_with_interest(SharedFd(fd), Interest::READABLE) }.map_err(Into::into)
 }
+
+/// `CLOCK_BOOTTIME` by the C library, as every other program of the machine reads it: what a drill does to the clocks of a
+/// machine it does to this one too, which a system call of our own would pass by.
+pub(crate) fn boot_time() -> libc::timespec {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is ours; every kernel since 2.6.39 has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time
+}

@@ -6,8 +6,8 @@ use std::path::Path;
 use model::NodeName;
 use model::system::System;
 
+use crate::cgroup::Group;
 use crate::error::{LabError, Result};
-use crate::freezer::Freezer;
 use crate::lab::Lab;
 use crate::manifest::{Manifest, Mode};
 use crate::network;
@@ -54,9 +54,7 @@ impl Lab {
         }
         let home = self.home.clone();
         self.change(|manifest| {
-            if let Some(freezer) = Freezer::find(&manifest.system, node) {
-                freezer.remove()?;
-            }
+            Group::of_node(&manifest.system, node).iter().try_for_each(Group::remove)?;
             for path in [home.node_root(node), home.node_spec(node), home.node_log(node), home.volume(node)] {
                 crate::down::remove(&path)?;
             }

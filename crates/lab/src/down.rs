@@ -11,6 +11,7 @@ use std::time::Duration;
 use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::SystemName;
 
+use crate::cgroup::Group;
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::home::Home;
@@ -39,7 +40,7 @@ pub enum Data {
 pub(crate) fn down(base: &Path, system: &SystemName, data: Data) -> Result<()> {
     let home = Home::new(base, system);
     let recorded = home.manifest().exists();
-    if !home.directory().exists() && network::existing(system).is_empty() && Freezer::all(system).is_empty() {
+    if !home.directory().exists() && network::existing(system).is_empty() && Group::all(system).is_empty() {
         return Err(LabError::Unknown { system: system.clone(), known: crate::lab::names(base) });
     }
     let _lock = home.lock()?;
@@ -117,7 +118,7 @@ fn end_processes(home: &Home, manifest: Option<&Manifest>) -> Result<()> {
     }
     let loopback = manifest.is_none_or(|m| m.mode == Mode::Loopback);
     process::kill_all(&format!("system {}", home.system), KILL_LIMIT, || ours(home, &known, loopback))?;
-    Freezer::all(&home.system).iter().try_for_each(Freezer::remove)
+    Group::all(&home.system).iter().try_for_each(Group::remove)
 }
 
 /// Every living process of the lab: recorded, in one of its namespaces, or with its mark. Where nodes have no namespaces,

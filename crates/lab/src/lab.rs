@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::down::{self, Data};
 use crate::error::{LabError, Result};
+use crate::fault::Door;
 use crate::home::{self, Home, Lock};
 use crate::manifest::{Manifest, Mode, Node, Phase};
 use crate::namespace::{self, NetworkNamespace};
@@ -28,6 +29,7 @@ use crate::up;
 pub struct Lab {
     pub(crate) home: Home,
     manifest: Manifest,
+    door: Option<Door>,
 }
 
 /// One line of [`Lab::list`].
@@ -95,7 +97,7 @@ impl Lab {
     pub fn open_in(base: &Path, system: &SystemName) -> Result<Self> {
         let home = Home::new(base, system);
         match Manifest::load(&home)? {
-            Some(manifest) => Ok(Self { home, manifest }),
+            Some(manifest) => Ok(Self { home, manifest, door: None }),
             None => Err(LabError::Unknown { system: system.clone(), known: names(base) }),
         }
     }
@@ -111,7 +113,7 @@ impl Lab {
     }
 
     pub(crate) fn new(home: Home, manifest: Manifest) -> Self {
-        Self { home, manifest }
+        Self { home, manifest, door: None }
     }
 
     // ---- what there is ----
@@ -224,6 +226,19 @@ impl Lab {
     }
 
     // ---- for the faults ----
+
+    /// Says how clients get to the primary, for faults that are clients.
+    pub fn use_door(&mut self, door: Door) {
+        self.door = Some(door);
+    }
+
+    /// How clients get to the primary.
+    pub(crate) fn door(&self) -> Result<&Door> {
+        self.door.as_ref().ok_or_else(|| LabError::NotPossible {
+            what: "a fault that is a client".to_owned(),
+            why: "nobody has said how clients get to the primary".to_owned(),
+        })
+    }
 
     /// The first process of a node that is on.
     pub(crate) fn init(&self, node: &NodeName) -> Result<ProcessId> {

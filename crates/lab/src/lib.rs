@@ -6,6 +6,8 @@
 //! [`Lab::client_runtime`] or as programs by [`Lab::spawn_as_client`].
 
 mod adapt;
+mod cgroup;
+mod clocks;
 mod deploy;
 mod down;
 pub mod drill;

@@ -92,6 +92,9 @@ pub struct Node {
     pub init: Option<ProcessId>,
     /// Size in bytes of the file system of its own that its databases lie on.
     pub volume: Option<u64>,
+    /// Whether its clocks can be changed for it alone.
+    #[serde(default)]
+    pub own_clocks: bool,
 }
 
 impl Manifest {
@@ -125,6 +128,7 @@ impl Manifest {
                 command: Vec::new(),
                 init: None,
                 volume: former.and_then(|f| f.nodes.get(name)).and_then(|n| n.volume),
+                own_clocks: former.and_then(|f| f.nodes.get(name)).is_some_and(|n| n.own_clocks),
             };
             (name.clone(), record)
         });

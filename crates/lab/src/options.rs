@@ -41,6 +41,8 @@ pub struct Options {
     pub forward: bool,
     /// Size in bytes of a file system of its own for each node's databases, for faults of disks.
     pub data_volume: Option<u64>,
+    /// Clocks of its own for each node, for faults of clocks. Every look at the time takes a little longer there.
+    pub own_clocks: bool,
     /// The binary that has the `lab-node` command.
     pub program: PathBuf,
     /// What the init of each node keeps running, with the placeholders `{node}`, `{root}` and `{file}`.
@@ -63,6 +65,7 @@ impl Default for Options {
             loopback: false,
             forward: true,
             data_volume: None,
+            own_clocks: false,
             program,
             command,
             checks: Vec::new(),
@@ -78,6 +81,7 @@ impl fmt::Debug for Options {
             .field("loopback", &self.loopback)
             .field("forward", &self.forward)
             .field("data_volume", &self.data_volume)
+            .field("own_clocks", &self.own_clocks)
             .field("program", &self.program)
             .field("command", &self.command)
             .field("checks", &self.checks.len())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use effects::process::{ProcessFacts, ProcessId, Signal, facts_of, processes_of, signal_process};
@@ -100,6 +101,18 @@ pub(crate) fn inner_pid(pid: i32) -> Option<i32> {
 /// Whether a process has a terminal that a person could sit at.
 pub(crate) fn has_terminal(pid: i32) -> bool {
     stat_field(pid, 7).is_some_and(|terminal| terminal != 0)
+}
+
+/// Processor time a process has used, in the kernel's ticks (`utime` and `stime` in proc(5)).
+pub(crate) fn processor_ticks(pid: i32) -> u64 {
+    [14, 15].into_iter().filter_map(|place| stat_field(pid, place)).sum()
+}
+
+/// How many sockets a process has open.
+pub(crate) fn connections(pid: i32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let is_socket = |to: PathBuf| to.to_string_lossy().starts_with("socket:");
+    open.filter(|entry| fs::read_link(entry.path()).is_ok_and(is_socket)).count()
 }
 
 /// What a person calls the process: number and program.

@@ -137,6 +137,7 @@ pub(crate) fn plan_in(
         };
         node.command = options.command.iter().map(fill).collect();
         let stores = system.databases_on(name).next().is_some();
+        node.own_clocks |= options.own_clocks && mode == Mode::Namespaces;
         node.volume = options.data_volume.filter(|_| stores && mode == Mode::Namespaces).or(node.volume);
     }
     if options.forward {
@@ -151,6 +152,12 @@ fn raise(home: &Home, manifest: &mut Manifest, system: &System, options: &Option
         return Err(LabError::NotPossible {
             what: "a data volume".to_owned(),
             why: "nodes without a mount namespace cannot mount one".to_owned(),
+        });
+    }
+    if options.own_clocks && manifest.mode == Mode::Loopback {
+        return Err(LabError::NotPossible {
+            what: "clocks of its own for each node".to_owned(),
+            why: "nodes without a mount namespace share the machine's".to_owned(),
         });
     }
     manifest.save(home)?;
@@ -186,6 +193,9 @@ pub(crate) fn prepare(
         let node = manifest.node(name)?;
         if let Some(bytes) = node.volume {
             volume::create(home, name, bytes)?;
+        }
+        if node.own_clocks {
+            make_directory(&home.directory().join("clocks"))?;
         }
         let root = home.node_root(name);
         make_directory(&root)?;

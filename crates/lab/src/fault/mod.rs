@@ -3,11 +3,14 @@
 //! Faults that are meant to end do so by themselves, by the kernel's clock or by a guard process, even when the one who made
 //! them is dead.
 
+pub(crate) mod clocks;
 pub(crate) mod disk;
 pub(crate) mod flaws;
 pub(crate) mod freeze;
 pub(crate) mod guard;
+pub(crate) mod limits;
 pub(crate) mod links;
+pub(crate) mod load;
 pub(crate) mod operator;
 pub(crate) mod power;
 pub(crate) mod process;
@@ -19,11 +22,13 @@ use effects::clock::now;
 use model::time::Moment;
 use serde::Serialize;
 
+pub use crate::clocks::Clocks;
 pub use crate::network::flaw::Flaw;
 pub use crate::network::relay::Pace;
 pub use disk::DiskFreeze;
 pub use flaws::ActiveFlaw;
 pub use links::{ActiveCut, CutOptions, Direction, Lines};
+pub use load::Door;
 pub use process::Target;
 
 /// That a fault happened: when, and what was seen of it.

@@ -92,7 +92,7 @@ impl Lab {
             }
         }
         // The frozen of cgroup v1 end when they are thawed.
-        if let Some(freezer @ Freezer::V1(_)) = Freezer::find(self.system(), node) {
+        if let Some(freezer) = Freezer::find(self.system(), node).filter(Freezer::holds_the_killed) {
             freezer.thaw()?;
         }
         if process::wait_until(DEATH_LIMIT, || !family.iter().any(|process| process::is_alive(*process))) {

@@ -129,7 +129,7 @@ impl Lab {
     }
 
     /// All living processes of a node, as the machine numbers them.
-    fn inside(&self, node: &NodeName, init: ProcessId) -> Vec<ProcessId> {
+    pub(super) fn inside(&self, node: &NodeName, init: ProcessId) -> Vec<ProcessId> {
         match self.mode() {
             Mode::Namespaces => {
                 let namespace = process::namespace(init.pid, "pid");

@@ -16,6 +16,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, setsid, wait};
 
 use super::NodeSpec;
+use crate::clocks::Files;
 use crate::process;
 use crate::programs;
 use crate::signals;
@@ -165,10 +166,11 @@ fn isolate(spec: &NodeSpec) -> Result<(), String> {
     }
     rustix::system::sethostname(spec.node.as_str().as_bytes())
         .map_err(|e| format!("setting the host name: {e}"))?;
-    match &spec.volume {
-        Some((image, directory)) => mount_volume(image, directory),
-        None => Ok(()),
+    if let Some((image, directory)) = &spec.volume {
+        mount_volume(image, directory)?;
     }
+    // Last: what is started from now on has them, this process has not.
+    spec.clocks.as_ref().map_or(Ok(()), Files::mount)
 }
 
 /// Mounts the image in this namespace alone. mount(8) makes the loop device vanish with the last mount.

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use model::NodeName;
 use serde::{Deserialize, Serialize};
 
+use crate::clocks::Files;
+
 /// The variable that marks every process of a node; its value is the node's root directory.
 pub(crate) const MARK: &str = "MAINSTAY_LAB_NODE";
 
@@ -33,4 +35,7 @@ pub(crate) struct NodeSpec {
     pub(crate) environment: BTreeMap<String, String>,
     /// An image with a file system, and the directory it is mounted on.
     pub(crate) volume: Option<(PathBuf, PathBuf)>,
+    /// Clocks of its own.
+    #[serde(default)]
+    pub(crate) clocks: Option<Files>,
 }

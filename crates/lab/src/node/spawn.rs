@@ -18,6 +18,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::init::READY;
 use super::{MARK, NodeSpec};
+use crate::clocks::Files;
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::home::Home;
@@ -45,6 +46,7 @@ pub(crate) fn write_spec(home: &Home, manifest: &Manifest, name: &NodeName) -> R
         directory: manifest.source.parent().unwrap_or(Path::new("/")).to_owned(),
         environment: environment(&root),
         volume: record.volume.map(|_| (home.volume(name), root.join("databases"))),
+        clocks: record.own_clocks.then(|| Files::of(home, name)),
         root,
     };
     let path = home.node_spec(name);
@@ -58,6 +60,9 @@ pub(crate) fn power_on(home: &Home, manifest: &Manifest, name: &NodeName) -> Res
     let root = home.node_root(name);
     for directory in [root.join("run"), root.join("databases")] {
         make_directory(&directory)?;
+    }
+    if manifest.node(name)?.own_clocks {
+        Files::of(home, name).make()?;
     }
     let mut command = Command::new(&manifest.program);
     command.args(["lab-node", "init"]).arg(home.node_spec(name));

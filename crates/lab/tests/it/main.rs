@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "what tests share fails as tests do")]
 
 mod adapt;
+mod clocks;
 mod disks;
 mod faults;
 mod leftovers;
+mod limits;
 mod links;
 mod loopback;
 mod network;

@@ -249,9 +249,9 @@ impl Traces {
         let lines = |text: String| text.lines().filter(|line| ours(line)).map(str::to_owned).collect();
         Self {
             namespaces: names_in("/run/netns").into_iter().filter(|n| ours(n)).collect(),
-            groups: ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer"]
+            groups: ["", "unified", "freezer", "cpu", "memory", "pids"]
                 .iter()
-                .flat_map(|root| names_in(root))
+                .flat_map(|root| names_in(&format!("/sys/fs/cgroup/{root}")))
                 .filter(|n| ours(n))
                 .collect(),
             mounts: lines(fs::read_to_string("/proc/self/mounts").unwrap()),
@@ -262,6 +262,16 @@ impl Traces {
             links: output("ip", &["-o", "link"]),
         }
     }
+}
+
+/// How many living processes have this variable.
+pub(crate) fn processes_with(name: &str, value: &str) -> usize {
+    let wanted = format!("{name}={value}").into_bytes();
+    let has = |pid: &String| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
+    };
+    names_in("/proc").into_iter().filter(|name| name.parse::<u32>().is_ok()).filter(has).count()
 }
 
 fn names_in(directory: &str) -> Vec<String> {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["answer", node, root, file, port] => answer(node, Path::new(root), Path::new(file), port),
         ["dial", address] => dial(address),
+        ["wait", millis] => wait(millis),
         ["up", base, file, port] => up(Path::new(base), Path::new(file), port),
         ["down", base, system] => down(Path::new(base), system),
         ["freeze-volume", base, system, node, millis] => freeze_volume(Path::new(base), system, node, millis),
@@ -74,6 +75,18 @@ fn freeze_volume(base: &Path, system: &str, node: &str, millis: &str) -> Outcome
     let mut lab = lab::Lab::open_in(base, &SystemName::new(system))?;
     lab.freeze_volume(&NodeName::new(node), Duration::from_millis(millis.parse()?))?;
     std::process::abort()
+}
+
+/// Waits until a moment of the monotonic clock and prints how many milliseconds it took by the kernel's own clock.
+fn wait(millis: &str) -> Outcome {
+    let boot = || -> Result<f64, Box<dyn Error + Send + Sync>> {
+        let uptime = std::fs::read_to_string("/proc/uptime")?;
+        Ok(uptime.split(' ').next().unwrap_or_default().parse()?)
+    };
+    let begun = boot()?;
+    thread::park_timeout(Duration::from_millis(millis.parse()?));
+    println!("{:.0}", (boot()? - begun) * 1000.0);
+    Ok(())
 }
 
 /// Prints what the other side says first.

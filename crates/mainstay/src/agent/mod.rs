@@ -6,6 +6,7 @@
 mod api;
 mod data_plane;
 mod gate;
+mod incarnation;
 mod instances;
 mod journal;
 mod member;
@@ -95,6 +96,16 @@ impl Places {
         self.root.join("log").join(name)
     }
 
+    /// The number of the run that begins.
+    fn next_incarnation(&self) -> Result<u64, AgentError> {
+        let path = self.state("incarnation");
+        incarnation::next(&path, effects::clock::wall_us()).map_err(|source| AgentError::File {
+            doing: "write",
+            path,
+            source,
+        })
+    }
+
     fn make(&self) -> Result<(), AgentError> {
         let failed = |doing, path| move |source| AgentError::File { doing, path, source };
         for name in ["state", "run", "log", "databases", "services", "state/promises"] {
@@ -155,6 +166,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let places = Places { root };
     places.make()?;
     let _alone = take_lock(&places)?;
+    let incarnation = places.next_incarnation()?;
     if let Err(error) = effects::node::go_first() {
         tracing::info!(%error, "this agent gets no more of a busy processor than what it supervises");
     }
@@ -181,7 +193,6 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
     tokio::spawn(renewal::keep(shared.clone(), rpc.clone(), identity.clone()));
-    let incarnation = u64::try_from(effects::clock::wall_us()).unwrap_or(1);
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed, generation).await;
     // A task of its own: waking what `block_on` waits for costs the runtime one more look at the kernel each time.

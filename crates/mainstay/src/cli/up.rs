@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Put each node's databases on a file system of its own, of this many megabytes (for drills of disks)
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(64..))]
     data_volume: Option<u64>,
+    /// Give each node clocks of its own (for drills of clocks)
+    #[arg(long)]
+    own_clocks: bool,
     /// Wait at most so many seconds until everything works; 0 does not wait
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
@@ -62,13 +65,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     note(&render::warnings(&warnings, &text, output));
     let missing = missing_software(&system).await;
     let began = Instant::now();
-    let lab = start(
-        args.file,
-        options(args.loopback, !args.no_forward, args.data_volume, missing),
-        &system,
-        output,
-    )
-    .await?;
+    let lab = start(args.file.clone(), options(&args, missing), &system, output).await?;
     let made = began.elapsed().as_secs_f64();
     note(&format!("{} nodes of {} are on after {made:.1} s.\n", lab.nodes().count(), system.name));
     let end = began + Duration::from_secs(args.wait);
@@ -134,16 +131,14 @@ async fn start(
     }
 }
 
-fn options(
-    loopback: bool,
-    forward: bool,
-    megabytes: Option<u64>,
-    missing: Vec<Problem>,
-) -> impl FnOnce(SystemName) -> Options {
+fn options(args: &Args, missing: Vec<Problem>) -> impl FnOnce(SystemName) -> Options + use<> {
+    let (loopback, forward, own_clocks) = (args.loopback, !args.no_forward, args.own_clocks);
+    let data_volume = args.data_volume.map(|mb| mb << 20);
     move |name| Options {
         loopback,
         forward,
-        data_volume: megabytes.map(|mb| mb << 20),
+        data_volume,
+        own_clocks,
         checks: vec![Box::new(move |_| missing.clone())],
         prepare: vec![Box::new(move |ground| {
             let addresses: Vec<IpAddr> = ground.node.addresses.values().copied().collect();

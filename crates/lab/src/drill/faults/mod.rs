@@ -1,10 +1,12 @@
 //! The catalogue of faults, a file per layer: single acts with the means by which they are done, and the drills made of them.
 
+mod clock;
 mod disk;
 mod network;
 mod node;
 mod operator;
 mod process;
+mod resources;
 mod site;
 
 pub(super) use network::apart::PART;
@@ -16,7 +18,17 @@ use super::catalogue::Drill;
 
 /// Every act.
 pub(super) fn acts() -> impl Iterator<Item = &'static Act> {
-    [process::ACTS, node::ACTS, disk::ACTS, network::ACTS, site::ACTS, operator::ACTS].concat().into_iter()
+    let layers = [
+        process::ACTS,
+        node::ACTS,
+        disk::ACTS,
+        resources::ACTS,
+        clock::ACTS,
+        network::ACTS,
+        site::ACTS,
+        operator::ACTS,
+    ];
+    layers.concat().into_iter()
 }
 
 /// Every drill.
@@ -25,6 +37,8 @@ pub(super) fn drills() -> impl Iterator<Item = &'static Drill> {
         process::DRILLS,
         node::DRILLS,
         disk::DRILLS,
+        resources::DRILLS,
+        clock::DRILLS,
         network::DRILLS,
         network::apart::DRILLS,
         network::flapping::DRILLS,

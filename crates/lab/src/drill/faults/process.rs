@@ -34,7 +34,7 @@ static RESUME_POSTMASTER: Act = Act {
     ..Act::ONCE
 };
 
-static KILL_AGENT: Act = Act {
+pub(super) static KILL_AGENT: Act = Act {
     name: "kill-agent",
     words: "kill the agent on {}",
     means: "SIGKILL to the process that listens on run/agent.sock",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use decide::agent::Overview;
 use lab::drill::{self, Drill, Entry, Member, Needs, Step, SystemView};
+use lab::fault::Door;
 use lab::{ClientRuntime, Lab};
 use mainstay::api::client::ask;
 use mainstay::api::{Reply, Request};
@@ -103,13 +104,16 @@ impl Stage {
             .hint(format!("mainstay lab start {first}")));
         }
         let has_volume = |node: &NodeName| lab.node(node).is_ok_and(|node| node.volume.is_some());
+        let has_clocks = |node: &NodeName| lab.node(node).is_ok_and(|node| node.own_clocks);
         let lacks = match drill.needs() {
             Needs::Volume if !self.database.members.iter().all(has_volume) => {
                 Some(("nodes whose databases lie on volumes of their own", "--data-volume 512"))
             }
             Needs::TwoLines if lab.manifest().lines.len() < 2 => Some(("nodes with two lines", "")),
-            Needs::Clock => Some(("nodes whose clocks can be changed", "--own-clocks")),
-            Needs::Nothing | Needs::Volume | Needs::TwoLines => None,
+            Needs::Clock if !self.database.members.iter().all(has_clocks) => {
+                Some(("nodes whose clocks can be changed", "--own-clocks"))
+            }
+            Needs::Nothing | Needs::Volume | Needs::TwoLines | Needs::Clock => None,
         };
         if let Some((what, option)) = lacks {
             return Err(refused(format!("the drill is refused: {drill} needs {what}"))
@@ -144,7 +148,7 @@ impl Stage {
         runtime.map_err(|error| in_words(&error))
     }
 
-    /// User, password and database.
+    /// User, password and database; faults that are clients come through the route too.
     pub(super) async fn login(&self) -> Result<tokio_postgres::Config, CliError> {
         let request = Request::Dsn { route: self.route.0.clone() };
         let failed = || CliError::failed("the database's connection string is not to be had");
@@ -154,6 +158,8 @@ impl Stage {
         login.user(parsed.get_user().unwrap_or_default());
         login.password(parsed.get_password().unwrap_or_default());
         login.dbname(parsed.get_dbname().unwrap_or_default());
+        let entries = self.entries().into_iter().map(|entry| (entry.node, entry.address)).collect();
+        lock(&self.lab).use_door(Door { entries, login: login.clone() });
         Ok(login)
     }
 
