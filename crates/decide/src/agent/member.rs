@@ -134,6 +134,11 @@ impl Own {
         }
     }
 
+    /// Whether it may be a primary already, although it was a standby when it was looked at last.
+    pub(super) fn is_being_promoted(&self) -> bool {
+        matches!(self.running, Some(Action::Promote { .. }))
+    }
+
     /// Whether what is under way may make, or keep, this server a primary under a term that is over.
     fn is_overtaken(&self, record: &Leadership) -> bool {
         match &self.running {
