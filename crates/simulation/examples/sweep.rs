@@ -1,4 +1,4 @@
-//! Runs seeds: `cargo run --release -p simulation --example sweep -- FIRST COUNT`.
+//! Runs seeds: `cargo run --release -p simulation --example sweep -- FIRST COUNT`, or a script: `... -- FILE.script`.
 //!
 //! The first violation ends it: the seed, the commit, the broken sentence, what happened before it, and the shortest list
 //! of faults that still breaks one (`--brief`: only the sentence). Exit code 1 then.
@@ -6,7 +6,8 @@
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use simulation::{Script, Total, Violation};
+use model::script::{self, ScriptFile};
+use simulation::{Total, Violation, World};
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -14,12 +15,17 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let is_brief = words.pop_if(|word| word == "--brief").is_some();
+    if let [file] = words.as_slice() {
+        return play(file);
+    }
     let numbers: Result<Vec<u64>, _> = words.iter().map(|word| word.parse()).collect();
     let (first, count) = match numbers.as_deref() {
         Ok([first, count]) => (*first, *count),
         Ok([]) => (0, 2000),
         Ok(_) | Err(_) => {
-            eprintln!("usage: sweep [FIRST COUNT] [--brief]   runs seeds FIRST to FIRST + COUNT - 1");
+            eprintln!(
+                "usage: sweep [FIRST COUNT] [--brief]   runs seeds FIRST to FIRST + COUNT - 1\n       sweep FILE.script"
+            );
             return ExitCode::from(2);
         }
     };
@@ -43,6 +49,28 @@ fn main() -> ExitCode {
         Err(violation) => {
             explain(&violation);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a script and prints what happens.
+fn play(file: &str) -> ExitCode {
+    let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    match read.and_then(|text| script::parse(&text).map_err(|error| error.to_string())) {
+        Ok(parsed) => {
+            let told = World::tell_all(&parsed.script);
+            println!("{}", ScriptFile { transcript: told.transcript, story: told.story, ..parsed });
+            match told.result {
+                Ok(_) => ExitCode::SUCCESS,
+                Err(violation) => {
+                    println!("{violation}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Err(error) => {
+            eprintln!("sweep: {file}: {error}");
+            ExitCode::from(2)
         }
     }
 }
@@ -74,9 +102,15 @@ fn summary(total: &Total) -> String {
 fn explain(violation: &Violation) {
     println!("{violation}");
     println!("on commit {}", commit().unwrap_or_else(|| "unknown".to_owned()));
-    let (script, shortest) = simulation::shrink(&Script::of(violation.seed), violation.clone());
-    println!("\nthe shortest list of faults found that breaks an invariant:\n{script}");
-    println!("which ends so:\n{shortest}");
+    let (script, shortest) = simulation::shrink(&simulation::script(violation.seed), violation.clone());
+    let about = format!("Seed {} broke \"{}\": {}", shortest.seed, shortest.invariant, shortest.what);
+    let about = vec![about.lines().next().unwrap_or_default().to_owned()];
+    let (transcript, story) = (vec![], vec![]);
+    let file = ScriptFile { about, script, in_the_lab: false, transcript, story };
+    println!(
+        "\nthe shortest list of faults found that breaks an invariant, as a file for crates/simulation/scripts/:\n"
+    );
+    println!("{file}\nwhich ends so:\n{shortest}");
 }
 
 fn commit() -> Option<String> {

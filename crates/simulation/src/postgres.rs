@@ -69,6 +69,8 @@ pub(crate) struct Postgres {
     pub(crate) in_force: Vec<SyncSet>,
     /// The term of the primary that it follows, as told.
     pub(crate) follows_term: Term,
+    /// Whether its primary has not kept the log that this copy needs next.
+    pub(crate) log_gone: bool,
     /// Whether it was shut down cleanly.
     pub(crate) clean: bool,
     /// When the server was started.
@@ -90,6 +92,7 @@ impl Postgres {
             identifier: None,
             in_force: vec![],
             follows_term: Term(0),
+            log_gone: false,
             clean: false,
             started_us: 0,
             connections: 0,

@@ -10,9 +10,9 @@ use model::system::{
 };
 use model::{DatabaseName, NodeName};
 
-/// The name of node number `index`.
+/// The name of the node of that index: people count from 1.
 pub(crate) fn node_name(index: usize) -> NodeName {
-    NodeName::new(format!("n{index}"))
+    NodeName::new(format!("n{}", index + 1))
 }
 
 /// The database.

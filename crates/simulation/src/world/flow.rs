@@ -26,6 +26,7 @@ impl World {
             }
         }
         self.acknowledge();
+        self.watch_writes();
     }
 
     /// What was written reaches the disk sooner or later, unless the disk hangs.
