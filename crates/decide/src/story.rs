@@ -53,15 +53,17 @@ pub fn tell(database: &DatabaseName, chapters: &[Chapter]) -> Vec<String> {
     let (mut lines, mut told) = (vec![], BTreeSet::new());
     for (number, chapter) in chapters.iter().enumerate() {
         lines.extend(chapter.steps.iter().map(|step| letters.replace(step)));
+        let events: Vec<&Event> = chapter.events.iter().filter(|event| event.subject == subject).collect();
+        let news: Vec<(u64, &str)> = events
+            .iter()
+            .filter_map(|event| of_record(&event.what))
+            .filter(|record| told.insert(*record))
+            .collect();
         // A system is created in its own way; what counts is what is done to it.
         if number > 0 {
-            let events: Vec<&Event> =
-                chapter.events.iter().filter(|event| event.subject == subject).collect();
-            for (term, what) in events.iter().filter_map(|event| of_record(&event.what)) {
-                if told.insert((term, what)) {
-                    let term = term.saturating_sub(first_term.unwrap_or(Term(1)).0) + 1;
-                    lines.push(format!("  term {term}: {}", letters.replace(what)));
-                }
+            for (term, what) in news {
+                let term = term.saturating_sub(first_term.unwrap_or(Term(1)).0) + 1;
+                lines.push(format!("  term {term}: {}", letters.replace(what)));
             }
             let repairs: BTreeSet<String> = events
                 .iter()
@@ -228,6 +230,7 @@ mod tests {
             ("n1", "the sync set changes from n1, n3 to n1"),
             ("n1", "term 6: n3 is the primary"),
             ("n2", "n2: rejoin to n3"),
+            ("n2", "term 5: n2 is the primary"),
             ("n2", "n2: rejoin to n3 done"),
         ];
         let killed = Chapter {

@@ -1,4 +1,4 @@
-//! Runs seeds: `cargo run --release -p simulation --example sweep -- FIRST COUNT`, or a script: `... -- FILE.script`.
+//! Runs seeds: `cargo run --release -p simulation --example sweep -- FIRST COUNT`, or scripts: `... -- FILE.script ...`.
 //!
 //! The first violation ends it: the seed, the commit, the broken sentence, what happened before it, and the shortest list
 //! of faults that still breaks one (`--brief`: only the sentence). Exit code 1 then.
@@ -15,8 +15,9 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let is_brief = words.pop_if(|word| word == "--brief").is_some();
-    if let [file] = words.as_slice() {
-        return play(file);
+    if words.first().is_some_and(|word| word.ends_with(".script")) {
+        let failed = words.iter().any(|file| play(file, words.len() == 1) != ExitCode::SUCCESS);
+        return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let numbers: Result<Vec<u64>, _> = words.iter().map(|word| word.parse()).collect();
     let (first, count) = match numbers.as_deref() {
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         Ok([]) => (0, 2000),
         Ok(_) | Err(_) => {
             eprintln!(
-                "usage: sweep [FIRST COUNT] [--brief]   runs seeds FIRST to FIRST + COUNT - 1\n       sweep FILE.script"
+                "usage: sweep [FIRST COUNT] [--brief]   runs seeds FIRST to FIRST + COUNT - 1\n       sweep FILE.script ..."
             );
             return ExitCode::from(2);
         }
@@ -53,17 +54,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a script and prints what happens.
-fn play(file: &str) -> ExitCode {
+/// Runs a script and prints what happens; of several only what is broken.
+fn play(file: &str, is_alone: bool) -> ExitCode {
     let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
     match read.and_then(|text| script::parse(&text).map_err(|error| error.to_string())) {
         Ok(parsed) => {
             let told = World::tell_all(&parsed.script);
-            println!("{}", ScriptFile { transcript: told.transcript, story: told.story, ..parsed });
+            if is_alone {
+                print!("{}", ScriptFile { transcript: told.transcript, story: told.story, ..parsed });
+            }
             match told.result {
                 Ok(_) => ExitCode::SUCCESS,
+                Err(violation) if is_alone => {
+                    println!("\n{violation}");
+                    ExitCode::FAILURE
+                }
                 Err(violation) => {
-                    println!("{violation}");
+                    println!("{file}\n{}", violation.sentence());
                     ExitCode::FAILURE
                 }
             }

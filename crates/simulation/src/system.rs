@@ -50,7 +50,7 @@ pub(crate) fn system(nodes: usize, members: usize, k: u32) -> System {
     };
     System {
         name: "simulated".into(),
-        objectives: Objectives { availability: None, rto: Duration::from_secs(5), rpo: Duration::ZERO },
+        objectives: Objectives { availability: None, rto: Duration::from_secs(3), rpo: Duration::ZERO },
         sites: BTreeMap::from([("s".into(), Site { witness: false })]),
         nodes: (0..nodes).map(|index| (node_name(index), node(index))).collect(),
         coordination: Coordination::Embedded,

@@ -13,8 +13,8 @@ use std::time::Duration;
 use model::script::{Fault, Script, Shape, Step, Target};
 use simulation::{Total, World};
 
-/// Both halves together: 1,000 seeds.
-const HALF: u64 = 500;
+/// Both halves together: 2,000 seeds.
+const HALF: u64 = 1000;
 
 fn goes_through(seeds: Range<u64>) -> Total {
     let total = simulation::sweep(seeds, 1, |_| ()).unwrap_or_else(|violation| panic!("{violation}"));
