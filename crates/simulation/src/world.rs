@@ -377,6 +377,12 @@ impl World {
 
     /// Whether `standby` receives log from `primary` now, which need not be promoted yet.
     pub(crate) fn streams(&self, primary: usize, standby: usize) -> bool {
+        self.is_connected(primary, standby)
+            && self.machines[primary].postgres.extends(&self.machines[standby].postgres.log)
+    }
+
+    /// Whether `standby` has a connection for log to `primary` now.
+    pub(crate) fn is_connected(&self, primary: usize, standby: usize) -> bool {
         let (from, to) = (&self.machines[primary], &self.machines[standby]);
         primary != standby
             && from.up
@@ -389,7 +395,6 @@ impl World {
             && self.gate_is_open(primary)
             && !to.postgres.log_gone
             && from.postgres.identifier == to.postgres.identifier
-            && from.postgres.extends(&to.postgres.log)
     }
 
     pub(crate) fn gate_is_open(&self, node: usize) -> bool {

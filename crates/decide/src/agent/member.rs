@@ -445,6 +445,9 @@ impl Agent {
             let what = format!("{}: {}", self.me, phrase(action));
             self.said.info(&subject, &self.me, &what, &decision.because);
         }
+        if let Some(Action::Promote { term, .. } | Action::StartPrimary { term, .. }) = &decision.action {
+            own.durable.is_elected(*term);
+        }
         own.running.clone_from(&decision.action);
         decision.action
     }

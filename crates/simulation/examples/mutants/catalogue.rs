@@ -202,6 +202,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "self.now.since(*since) < ANSWER_LIMIT",
         "self.now >= *since",
     ),
+    bug(
+        "a promotion that was overtaken leaves no trace",
+        AGENT_MEMBER,
+        "own.durable.is_elected(*term);",
+        "drop(*term);",
+    ),
     bug("a member that is being promoted is open as a standby", GATE, "own.is_being_promoted()", "false"),
     bug(
         "a copy is thrown away when its primary has died",

@@ -1,4 +1,4 @@
-//! How long the gate before a node's own member stays open.
+//! A promotion that does not end as it should: how long the gate stays open, and what becomes of the copy.
 
 use super::*;
 use crate::testkit::standby;
@@ -64,4 +64,26 @@ fn a_machine_that_stood_still_during_its_promotion_does_not_open_its_gate_again(
     agent.handle(record(2, led(2, "b", &["c"])), at(30));
     // PostgreSQL left recovery meanwhile, others have gone on to another term, and nobody has told this agent yet.
     assert_eq!(gate(agent.handle(Input::Tick, at(10_000))), Some(None));
+}
+
+#[test]
+fn a_member_whose_promotion_was_overtaken_does_not_follow_as_it_is() {
+    let mut agent = standby_that_has_reported();
+    let done = |outcome, server| Input::Done { database: orders(), outcome, server };
+    let detached = Outcome::Detached(Term(2), crate::testkit::position(1, 100));
+    agent.handle(done(detached, None), at(20));
+    agent.handle(record(2, led(2, "b", &["c"])), at(30));
+    let fenced = actions(agent.handle(record(3, revoking(3, "b", &["c"])), at(40)));
+    assert!(matches!(fenced[..], [Action::Fence { .. }]));
+    // It had left recovery: its log may go on where nobody else's does.
+    let stopped = || Some(Server::Stopped { because: "fenced".to_owned() });
+    assert_eq!(actions(agent.handle(done(Outcome::Fenced, stopped()), at(50))), [Action::Promise(Term(3))]);
+    let reports = actions(agent.handle(done(Outcome::Promised(Term(3)), stopped()), at(60)));
+    assert_eq!(reports, [Action::ReportStopped { term: Term(3), led: Term(2) }]);
+    let reported = Outcome::Stopped { term: Term(3), led: Term(2), clean_end: None };
+    agent.handle(done(reported, None), at(70));
+    agent.handle(record(4, led(3, "c", &[])), at(80));
+    let begun =
+        actions(agent.handle(said("c", status_of("c", 1, crate::testkit::primary(3, 100, &[], 1))), at(90)));
+    assert!(matches!(&begun[..], [Action::Rejoin { .. }]), "{begun:?}");
 }
