@@ -11,6 +11,7 @@ pub mod patience;
 pub mod placement;
 pub mod route;
 pub mod silence;
+pub mod story;
 pub mod view;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod leadership;
 pub mod name;
 pub mod postgres;
 pub mod routes;
+pub mod script;
 pub mod status;
 pub mod system;
 pub mod time;

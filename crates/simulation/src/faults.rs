@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use decide::leadership;
+use decide::leadership::{self, Question, Refusal};
+use model::leadership::Leadership;
+use model::script::{Fault, Target};
 
-use crate::postgres::Process;
-use crate::script::{Fault, Target};
+use crate::postgres::{Postgres, Process};
 use crate::system;
 use crate::world::{Event, World};
 
@@ -13,19 +14,11 @@ impl World {
     /// A step of the script begins.
     pub(crate) fn next_fault(&mut self, number: usize) {
         let step = self.script.steps[number];
-        let node = match step.fault {
-            Fault::Power(target)
-            | Fault::Agent(target)
-            | Fault::AgentStalls(target)
-            | Fault::Freeze(target)
-            | Fault::Isolate(target)
-            | Fault::OneWay(target, _)
-            | Fault::Postmaster(target)
-            | Fault::Disk(target) => self.target(target),
-            Fault::Slow | Fault::Leaderless | Fault::Switchover | Fault::Apply(_) => 0,
-        };
-        self.note(format!("FAULT {} (n{node})", step.fault));
+        let node = step.fault.target().map_or(0, |target| self.target(target));
+        self.note(format!("FAULT {} ({})", step.fault, system::node_name(node)));
+        self.begin_chapter(step.fault.at(node).to_string());
         *self.faults.entry(step.fault.kind()).or_default() += 1;
+        self.lasting += usize::from(step.fault.lasts());
         self.inject(step.fault, node);
         self.agenda.after(step.lasts, Event::Undo { fault: step.fault, node });
     }
@@ -33,8 +26,15 @@ impl World {
     fn target(&self, target: Target) -> usize {
         match target {
             Target::Primary => self.primary().unwrap_or(0),
+            Target::Standby => self.standby().unwrap_or(1),
             Target::Node(node) => node % self.machines.len(),
         }
+    }
+
+    /// A member whose word confirms commits.
+    fn standby(&self) -> Option<usize> {
+        let record = &self.store.leadership.as_ref()?.value;
+        self.machines.iter().position(|machine| record.sync.members.contains(&machine.name))
     }
 
     fn primary(&self) -> Option<usize> {
@@ -58,6 +58,7 @@ impl World {
             Fault::AgentStalls(_) => self.machines[node].stalled = self.machines[node].agent.is_some(),
             Fault::Freeze(_) => self.machines[node].frozen = self.machines[node].up,
             Fault::Isolate(_) => self.network.isolate(node),
+            Fault::Mute(_) => self.network.mute(node),
             Fault::OneWay(_, other) => self.network.cut(node, to(other)),
             Fault::Slow => self.network.slow_down(),
             Fault::Postmaster(_) => {
@@ -73,7 +74,18 @@ impl World {
                 self.store.leader = None;
                 self.store.cannot_elect = true;
             }
-            Fault::Switchover => self.ask_for_switchover(),
+            Fault::Switchover => self.ask(|question| leadership::switchover(question, None)),
+            Fault::Force(_) => {
+                let (name, words) = (system::node_name(node), "the rest is lost, go on without it");
+                self.ask(|question| leadership::force_failover(question, &name, words));
+            }
+            Fault::Pause => self.store.paused = Some("an operator wants to look first".to_owned()),
+            Fault::LogGone(_) => self.machines[node].postgres.log_gone = true,
+            Fault::Wipe(_) => {
+                self.machines[node].postgres = Postgres::empty();
+                self.client.lose(node);
+                self.look(node);
+            }
             Fault::Apply(connections) => self.wanted = connections,
         }
     }
@@ -90,17 +102,20 @@ impl World {
         self.client.lose(node);
     }
 
-    /// Every agent that takes itself for the leader is asked; most requests are refused, as at a real time of trouble.
-    fn ask_for_switchover(&mut self) {
+    /// An operator asks every agent that takes itself for the leader; most requests of a seed are refused, as at a real time
+    /// of trouble.
+    fn ask(&mut self, what: impl Fn(&Question<'_>) -> Result<Leadership, Refusal>) {
         for node in 0..self.machines.len() {
             let Some(agent) = &self.machines[node].agent else { continue };
             if self.machines[node].is_deaf() || agent.leader() != Some(&self.machines[node].name) {
                 continue;
             }
-            let asked = agent.request(&system::database(), |question| leadership::switchover(question, None));
-            match asked {
+            match agent.request(&system::database(), &what) {
                 Ok(command) => self.carry_out(node, command),
-                Err(refusal) => self.note(format!("refused: {}", refusal.because)),
+                Err(refusal) => {
+                    self.note(format!("refused: {}", refusal.because));
+                    self.add_line(format!("refused: {} ({})", refusal.because, refusal.hint));
+                }
             }
         }
     }
@@ -108,6 +123,10 @@ impl World {
     pub(crate) fn undo(&mut self, fault: Fault, node: usize) {
         if self.healed {
             return;
+        }
+        if fault.lasts() {
+            self.lasting = self.lasting.saturating_sub(1);
+            self.begin_chapter(format!("over: {}", fault.at(node)));
         }
         match fault {
             Fault::Power(_) | Fault::Agent(_) => {
@@ -124,11 +143,18 @@ impl World {
                 self.thaw(node);
             }
             Fault::Isolate(_) => self.network.rejoin(node),
+            Fault::Mute(_) => self.network.unmute(node),
             Fault::OneWay(_, other) => self.network.mend(node, other % self.machines.len()),
             Fault::Slow => self.network.speed_up(),
             Fault::Disk(_) => self.machines[node].disk_hangs_since = None,
             Fault::Leaderless => self.store.cannot_elect = false,
-            Fault::Postmaster(_) | Fault::Switchover | Fault::Apply(_) => {}
+            Fault::Pause => self.store.paused = None,
+            Fault::Postmaster(_)
+            | Fault::Switchover
+            | Fault::Force(_)
+            | Fault::LogGone(_)
+            | Fault::Wipe(_)
+            | Fault::Apply(_) => {}
         }
     }
 
@@ -138,7 +164,7 @@ impl World {
         }
         let backlog = std::mem::take(&mut self.machines[node].backlog);
         if !backlog.is_empty() {
-            self.note(format!("n{node} thaws"));
+            self.note(format!("{} thaws", system::node_name(node)));
         }
         for input in backlog {
             self.agenda.after(

@@ -22,15 +22,15 @@ mod sweep;
 mod system;
 mod world;
 
-pub use script::{Fault, Script, Step, Target};
+pub use script::script;
 pub use shrink::shrink;
 pub use sweep::{Total, sweep};
-pub use world::{Report, Violation, World};
+pub use world::{Report, Told, Violation, World};
 
 /// Runs one seed to its end.
 ///
 /// # Errors
 /// The first violation.
 pub fn run(seed: u64) -> Result<Report, Violation> {
-    World::new(&Script::of(seed)).run()
+    World::new(&script(seed)).run()
 }

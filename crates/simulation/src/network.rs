@@ -42,6 +42,16 @@ impl Network {
         self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
     }
 
+    /// Nothing that a node sends arrives.
+    pub(crate) fn mute(&mut self, node: usize) {
+        (0..MOST_NODES).filter(|other| *other != node).for_each(|other| self.cut(node, other));
+    }
+
+    /// Takes back what [`Network::mute`] did.
+    pub(crate) fn unmute(&mut self, node: usize) {
+        (0..MOST_NODES).filter(|other| *other != node).for_each(|other| self.mend(node, other));
+    }
+
     /// Cuts a node off in both directions.
     pub(crate) fn isolate(&mut self, node: usize) {
         for other in (0..MOST_NODES).filter(|other| *other != node) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use model::leadership::{SyncSet, Term};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::{Server, StandbyFacts};
+use model::time::Moment;
 
 use crate::random::mix;
 
@@ -69,6 +70,10 @@ pub(crate) struct Postgres {
     pub(crate) in_force: Vec<SyncSet>,
     /// The term of the primary that it follows, as told.
     pub(crate) follows_term: Term,
+    /// When its receiver was fed last.
+    pub(crate) fed_at: Option<Moment>,
+    /// Whether its primary has not kept the log that this copy needs next.
+    pub(crate) log_gone: bool,
     /// Whether it was shut down cleanly.
     pub(crate) clean: bool,
     /// When the server was started.
@@ -90,6 +95,8 @@ impl Postgres {
             identifier: None,
             in_force: vec![],
             follows_term: Term(0),
+            fed_at: None,
+            log_gone: false,
             clean: false,
             started_us: 0,
             connections: 0,

@@ -1,6 +1,7 @@
 //! A short script that fails, out of a long one.
 
-use crate::script::{Script, Step};
+use model::script::{Script, Step};
+
 use crate::world::{Violation, World};
 
 /// Leaves out as many faults as possible, in ever smaller groups, while the run still breaks an invariant (not always the

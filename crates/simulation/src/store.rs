@@ -18,6 +18,8 @@ pub(crate) struct Store {
     revision: u64,
     pub(crate) leadership: Option<Stored<Leadership>>,
     pub(crate) placement: Stored<Placement>,
+    /// Why an operator has paused the automation, if one has.
+    pub(crate) paused: Option<String>,
     pub(crate) leader: Option<usize>,
     /// Whether no leader can be elected, although a majority is there.
     pub(crate) cannot_elect: bool,
@@ -31,6 +33,7 @@ impl Store {
             revision: 0,
             leadership: None,
             placement: Stored { revision: 0, value: Placement::new() },
+            paused: None,
             leader: None,
             cannot_elect: false,
             unled_since: None,

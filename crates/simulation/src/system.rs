@@ -10,9 +10,9 @@ use model::system::{
 };
 use model::{DatabaseName, NodeName};
 
-/// The name of node number `index`.
+/// The name of the node of that index: people count from 1.
 pub(crate) fn node_name(index: usize) -> NodeName {
-    NodeName::new(format!("n{index}"))
+    NodeName::new(format!("n{}", index + 1))
 }
 
 /// The database.
@@ -50,7 +50,7 @@ pub(crate) fn system(nodes: usize, members: usize, k: u32) -> System {
     };
     System {
         name: "simulated".into(),
-        objectives: Objectives { availability: None, rto: Duration::from_secs(5), rpo: Duration::ZERO },
+        objectives: Objectives { availability: None, rto: Duration::from_secs(3), rpo: Duration::ZERO },
         sites: BTreeMap::from([("s".into(), Site { witness: false })]),
         nodes: (0..nodes).map(|index| (node_name(index), node(index))).collect(),
         coordination: Coordination::Embedded,

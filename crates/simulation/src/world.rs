@@ -1,6 +1,7 @@
 //! The simulated world: nodes with their minds and members, and everything that happens to them.
 
 mod acting;
+mod chronicle;
 mod event;
 mod flow;
 mod lines;
@@ -16,6 +17,7 @@ use decide::agent::{Agent, Command, Input};
 use model::NodeName;
 use model::leadership::Term;
 use model::routes::{DatabaseRouteState, RouteTarget};
+use model::script::{Script, Shape};
 use model::status::{PeerMessage, PrimaryFacts, Server, StandbyLink};
 use model::time::Moment;
 
@@ -25,10 +27,12 @@ use crate::invariants::{self, Broken};
 use crate::network::Network;
 use crate::postgres::Process;
 use crate::random::{Random, mix};
-use crate::script::{SAFETY_PHASE, Script};
+use crate::script::SAFETY_PHASE;
 use crate::store::Store;
 use crate::system;
+use chronicle::Chronicle;
 
+pub use chronicle::Told;
 pub(crate) use event::Event;
 pub(crate) use machine::Machine;
 pub use report::{Report, Violation};
@@ -60,6 +64,8 @@ pub struct World {
     pub(crate) client: Client,
     pub(crate) histories: u64,
     pub(crate) healed: bool,
+    /// How many faults last now.
+    pub(crate) lasting: usize,
     pub(crate) revoked_at: BTreeMap<Term, Moment>,
     pub(crate) trace: VecDeque<String>,
     /// Of every event and every note so far, with their moments.
@@ -71,6 +77,8 @@ pub struct World {
     pub(crate) wanted: u32,
     /// How often a standby restarted for that, and a primary in place.
     pub(crate) restarts: (u64, u64),
+    /// What is told of the run, when somebody wants to read it.
+    chronicle: Option<Box<Chronicle>>,
 }
 
 /// So many notes a violation tells.
@@ -86,6 +94,8 @@ impl World {
         let count = if random.once_in(3) { 5 } else { 3 };
         let members = if count == 5 && random.once_in(2) { 5 } else { 3 };
         let k = if members == 5 && random.once_in(2) { 2 } else { 1 };
+        let shape = script.shape.unwrap_or(Shape { nodes: count, members, confirm: k });
+        let Shape { nodes: count, members, confirm: k } = shape;
         Self {
             script: script.clone(),
             agenda: Agenda::new(),
@@ -99,6 +109,7 @@ impl World {
             client: Client::default(),
             histories: 0,
             healed: false,
+            lasting: 0,
             revoked_at: BTreeMap::new(),
             trace: VecDeque::new(),
             digest: 0,
@@ -106,12 +117,8 @@ impl World {
             judged: 0,
             wanted: 100,
             restarts: (0, 0),
+            chronicle: None,
         }
-    }
-
-    /// How many nodes it has.
-    pub fn nodes(&self) -> usize {
-        self.machines.len()
     }
 
     /// Runs to the end, or to the first violation.
@@ -119,6 +126,10 @@ impl World {
     /// # Errors
     /// The violation.
     pub fn run(mut self) -> Result<Report, Violation> {
+        self.play()
+    }
+
+    fn play(&mut self) -> Result<Report, Violation> {
         for node in 0..self.machines.len() {
             self.boot(node);
         }
@@ -136,12 +147,12 @@ impl World {
             self.remember(event.number());
             let is_judged = event.changes_what_is_judged();
             self.happen(event);
-            if is_judged && let Some(broken) = invariants::broken(&self) {
+            if is_judged && let Some(broken) = invariants::broken(self) {
                 return Err(self.violation(broken));
             }
             self.judged = self.client.acknowledged.len();
         }
-        match invariants::not_alive(&self) {
+        match invariants::not_alive(self) {
             Some(broken) => Err(self.violation(broken)),
             None => Ok(self.report()),
         }
@@ -228,11 +239,12 @@ impl World {
         machine.action = None;
         machine.seen_revision = 0;
         machine.seen_placement = 0;
+        machine.seen_paused = None;
         machine.backlog.clear();
         let run = machine.run;
         machine.agent = Some(Agent::new(machine.name.clone(), description, 1, run));
         let durable = machine.durable.clone();
-        self.note(format!("n{node} starts its agent, run {run}"));
+        self.note(format!("{} starts its agent, run {run}", system::node_name(node)));
         if node < self.members {
             self.feed(node, Input::Recovered { database: system::database(), durable });
             self.agenda.after(Duration::from_millis(5), Event::Observe { node, run });
@@ -256,7 +268,9 @@ impl World {
             return;
         }
         let Some(agent) = &mut machine.agent else { return };
-        for command in agent.handle(input, now) {
+        let commands = agent.handle(input, now);
+        self.hear_of(node);
+        for command in commands {
             self.carry_out(node, command);
         }
     }
@@ -282,7 +296,10 @@ impl World {
                 self.agenda.after(delay, Event::Deliver { to: node, input, run: Some(run) });
             }
             Command::Gate { until, .. } => self.machines[node].gate_until = until,
-            Command::Event(event) => self.note(format!("{}: {} [{}]", event.node, event.what, event.because)),
+            Command::Event(event) => {
+                self.note(format!("{}: {} [{}]", event.node, event.what, event.because));
+                self.tell(event);
+            }
             // The model's coordination elects whom the seed chooses.
             Command::Routes(_) | Command::Services(_) | Command::System { .. } | Command::HandLead { .. } => {
             }
@@ -360,6 +377,12 @@ impl World {
 
     /// Whether `standby` receives log from `primary` now, which need not be promoted yet.
     pub(crate) fn streams(&self, primary: usize, standby: usize) -> bool {
+        self.is_connected(primary, standby)
+            && self.machines[primary].postgres.extends(&self.machines[standby].postgres.log)
+    }
+
+    /// Whether `standby` has a connection for log to `primary` now.
+    pub(crate) fn is_connected(&self, primary: usize, standby: usize) -> bool {
         let (from, to) = (&self.machines[primary], &self.machines[standby]);
         primary != standby
             && from.up
@@ -370,8 +393,8 @@ impl World {
             && matches!(&to.postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary)
             && self.network.connects(primary, standby)
             && self.gate_is_open(primary)
+            && !to.postgres.log_gone
             && from.postgres.identifier == to.postgres.identifier
-            && from.postgres.extends(&to.postgres.log)
     }
 
     pub(crate) fn gate_is_open(&self, node: usize) -> bool {
@@ -412,6 +435,9 @@ impl World {
 
     fn heal(&mut self) {
         self.note("everything is healed".to_owned());
+        if self.lasting > 0 {
+            self.begin_chapter("everything is healed".to_owned());
+        }
         self.healed = true;
         self.network.heal();
         self.store.cannot_elect = false;

@@ -204,6 +204,13 @@ pub struct Durable {
 }
 
 impl Durable {
+    /// From here on this copy may hold log of its own, whatever becomes of the promotion: one that is fenced half-way, or
+    /// whose end nobody hears of, must not follow anybody as it is. Timelines with the same number may differ.
+    pub fn is_elected(&mut self, term: Term) {
+        self.led = Some(term);
+        self.tainted_by = Some(term);
+    }
+
     /// This copy is, from its beginning, a copy of another primary's history again.
     pub fn forget_leading(&mut self) {
         self.tainted_by = None;

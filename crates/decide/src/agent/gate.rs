@@ -26,7 +26,10 @@ impl Agent {
             let due = match (until, own.gate_until) {
                 (None, None) => false,
                 (None, Some(_)) | (Some(_), None) => true,
-                (Some(until), Some(current)) => until > current && now >= own.gate_set_at + RENEW_EVERY,
+                // What is proved for less long than before (a standby is being promoted) counts at once.
+                (Some(until), Some(current)) => {
+                    until < current || (until > current && now >= own.gate_set_at + RENEW_EVERY)
+                }
             };
             if due {
                 own.gate_until = until;
@@ -41,9 +44,12 @@ impl Agent {
         let own = self.own.get(database)?;
         let record = self.records.get(database).map(|stored| &stored.value)?;
         match own.visible_server().as_ref() {
+            // It may be out of recovery long before its agent sees it, above all when the machine stood still meanwhile.
+            Server::Standby(_) if own.is_being_promoted() => self.proved_until(database, own, record),
             Server::Standby(_) => Some(self.now + LEASE),
             Server::Primary(_) | Server::Sick { primary: true, .. } => {
-                self.primary_until(database, own, record)
+                let tenured = own.durable.tenure.as_ref().is_some_and(|tenure| tenure.term == record.term);
+                tenured.then(|| self.proved_until(database, own, record)).flatten()
             }
             // Not knowing is no reason to cut off a member that was reachable: what is proved runs out by itself.
             Server::Unknown => own.gate_until.filter(|until| *until > self.now),
@@ -54,9 +60,9 @@ impl Agent {
         }
     }
 
-    fn primary_until(&self, database: &DatabaseName, own: &Own, record: &Leadership) -> Option<Moment> {
-        let tenured = own.durable.tenure.as_ref().is_some_and(|tenure| tenure.term == record.term);
-        if !tenured || own.durable.promised > record.term {
+    /// Until when it is proved that this member is the primary of `record`.
+    fn proved_until(&self, database: &DatabaseName, own: &Own, record: &Leadership) -> Option<Moment> {
+        if own.durable.promised > record.term {
             return None;
         }
         let rules = Rules::of(self.system.databases.get(database)?);

@@ -19,7 +19,16 @@ const INSTANCES_MOVE_AFTER: Duration = Duration::from_secs(5);
 /// How long a leader leads before it hands the lead on, and how long it waits after an attempt.
 pub(super) const LEAD_REST: Duration = Duration::from_secs(3);
 
+/// After this long an answer to a commit does not come any more: effects give up after 2 s. A leader that waited for it for
+/// ever would decide nothing for ever; that both commits take effect is what compare-and-set excludes.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
 impl Agent {
+    /// Whether the answer to a commit is still to be expected.
+    pub(super) fn awaits_commit(&self, store: &Store) -> bool {
+        self.committing.get(store).is_some_and(|since| self.now.since(*since) < ANSWER_LIMIT)
+    }
+
     /// Decides what only the leader may, and commits it. Compare-and-set keeps a leader that is not one any more from
     /// being obeyed.
     pub(super) fn lead(&mut self, commands: &mut Vec<Command>) {
@@ -55,7 +64,7 @@ impl Agent {
 
     fn lead_database(&mut self, database: &DatabaseName, commands: &mut Vec<Command>) {
         let store = Store::Leadership(database.clone());
-        if self.committing.contains(&store) {
+        if self.awaits_commit(&store) {
             return;
         }
         let Some((rules, members)) = self.view(database) else { return };
@@ -73,7 +82,7 @@ impl Agent {
         let is_new = self.said.sentence(format!("{subject} leadership"), &decision.because);
         match decision.action {
             Some(next) => {
-                self.committing.insert(store);
+                self.committing.insert(store, self.now);
                 commands.push(Command::Commit {
                     expected,
                     value: Value::Leadership(database.clone(), Box::new(next)),
@@ -132,7 +141,7 @@ impl Agent {
     }
 
     fn place(&mut self, commands: &mut Vec<Command>) {
-        if self.committing.contains(&Store::Placement) || self.paused.is_some() {
+        if self.awaits_commit(&Store::Placement) || self.paused.is_some() {
             return;
         }
         let nodes: Vec<(&NodeName, &SiteName)> =
@@ -165,7 +174,7 @@ impl Agent {
             next = renewed;
         }
         if next != self.placement.value {
-            self.committing.insert(Store::Placement);
+            self.committing.insert(Store::Placement, self.now);
             commands
                 .push(Command::Commit { expected: self.placement.revision, value: Value::Placement(next) });
         }

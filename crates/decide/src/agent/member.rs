@@ -134,6 +134,11 @@ impl Own {
         }
     }
 
+    /// Whether it may be a primary already, although it was a standby when it was looked at last.
+    pub(super) fn is_being_promoted(&self) -> bool {
+        matches!(self.running, Some(Action::Promote { .. }))
+    }
+
     /// Whether what is under way may make, or keep, this server a primary under a term that is over.
     fn is_overtaken(&self, record: &Leadership) -> bool {
         match &self.running {
@@ -395,6 +400,11 @@ impl Agent {
         if own.running.is_some() {
             return None;
         }
+        // The time without a stream says something only about a primary that is heard and works: whoever is cut off, or
+        // follows one that has died, would throw its copy away for nothing, and cannot report while it does.
+        if !primary_works(record, &self.peers, database, self.now) {
+            own.unstreamed_since = own.unstreamed_since.map(|_| self.now);
+        }
         let status = own.status();
         let others = said(&self.peers, database).collect();
         let question = member::Question {
@@ -435,6 +445,9 @@ impl Agent {
             let what = format!("{}: {}", self.me, phrase(action));
             self.said.info(&subject, &self.me, &what, &decision.because);
         }
+        if let Some(Action::Promote { term, .. } | Action::StartPrimary { term, .. }) = &decision.action {
+            own.durable.is_elected(*term);
+        }
         own.running.clone_from(&decision.action);
         decision.action
     }
@@ -456,6 +469,18 @@ impl Agent {
         let others = said(&self.peers, database);
         others.filter_map(|(node, status)| Some((node.clone(), position(status)?))).collect()
     }
+}
+
+/// Whether the primary is heard and said last that it is one.
+fn primary_works(
+    record: Option<&Leadership>,
+    peers: &BTreeMap<NodeName, super::Peer>,
+    database: &DatabaseName,
+    now: Moment,
+) -> bool {
+    let primary = record.and_then(Leadership::primary).and_then(|primary| peers.get(primary));
+    let said = primary.filter(|peer| peer.is_heard(now)).and_then(|peer| peer.member(database));
+    said.is_some_and(|status| matches!(status.server, Server::Primary(_)))
 }
 
 /// What the other members said last.

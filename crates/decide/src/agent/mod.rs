@@ -59,7 +59,8 @@ pub struct Agent {
     own: BTreeMap<DatabaseName, Own>,
     peers: BTreeMap<NodeName, Peer>,
     memory: BTreeMap<DatabaseName, Memory>,
-    committing: BTreeSet<Store>,
+    /// What is being committed, since when.
+    committing: BTreeMap<Store, Moment>,
     /// `None` until it is known what an earlier run of the agent has left running.
     instances: Option<Vec<InstanceEndpoint>>,
     services: ServicesState,
@@ -123,7 +124,7 @@ impl Agent {
             own,
             peers,
             memory: BTreeMap::new(),
-            committing: BTreeSet::new(),
+            committing: BTreeMap::new(),
             instances: None,
             services: ServicesState::default(),
             missing: BTreeMap::new(),
@@ -217,7 +218,8 @@ impl Agent {
                 || !record.previous_sync.is_empty()
                 || record.restart.is_some()
         };
-        !self.committing.is_empty() || self.records.values().any(|stored| changes(&stored.value))
+        self.committing.keys().any(|store| self.awaits_commit(store))
+            || self.records.values().any(|stored| changes(&stored.value))
     }
 
     fn take_in(&mut self, input: Input, commands: &mut Vec<Command>) {

@@ -1,5 +1,6 @@
 //! What one node's mind commands, input by input.
 
+mod gate;
 mod leading;
 mod restarted;
 
@@ -130,6 +131,67 @@ fn what_failed_is_no_trouble_any_more_once_nothing_is_left_to_do() {
         at(30),
     );
     assert_eq!(trouble(&agent), None);
+}
+
+/// Node b, a standby that follows a, of which no log comes; a said at 0 ms that it is `server`.
+fn without_log(server: Server) -> Agent {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let durable = Durable { promised: Term(1), follows: Term(1), ..Durable::default() };
+    for input in [
+        Input::StoreLoaded,
+        Input::Recovered { database: orders(), durable },
+        record(1, led(1, "a", &["b", "c"])),
+        said("a", status_of("a", 1, MemberStatus { server, ..primary(1, 100, &[], 1) })),
+        observed(false),
+    ] {
+        agent.handle(input, at(0));
+    }
+    agent
+}
+
+fn observed(streaming: bool) -> Input {
+    let Server::Standby(facts) = crate::testkit::standby(1, 100).server else { panic!("a standby") };
+    Input::Observed {
+        database: orders(),
+        asked: at(0),
+        server: Server::Standby(model::status::StandbyFacts { streaming, ..facts }),
+        system_identifier: Some(1),
+        trouble: None,
+    }
+}
+
+/// What b does until `ms`, while it looks at its server, and hears a if `hears`.
+fn goes_on(agent: &mut Agent, from: u64, ms: u64, hears: bool) -> Vec<Action> {
+    let mut done = vec![];
+    for now in (from..ms).step_by(100) {
+        if hears {
+            let peer = NodeName::from("a");
+            let heard = Input::LineUp { peer, line: "main".into() };
+            done.extend(actions(agent.handle(heard, at(now))));
+        }
+        done.extend(actions(agent.handle(observed(false), at(now))));
+    }
+    done
+}
+
+#[test]
+fn a_standby_without_log_from_a_primary_that_works_is_copied_anew() {
+    let mut agent = without_log(primary(1, 100, &[], 1).server);
+    let done = goes_on(&mut agent, 100, 5000, true);
+    assert!(matches!(&done[..], [Action::Rejoin { .. }]), "{done:?}");
+}
+
+#[test]
+fn a_standby_that_is_cut_off_keeps_its_copy_and_gives_the_stream_time_when_it_is_back() {
+    let mut agent = without_log(primary(1, 100, &[], 1).server);
+    assert_eq!(goes_on(&mut agent, 100, 20_000, false), []);
+    assert_eq!(goes_on(&mut agent, 20_000, 23_000, true), []);
+}
+
+#[test]
+fn a_standby_keeps_its_copy_when_its_primary_has_stopped() {
+    let mut agent = without_log(Server::Stopped { because: "killed".to_owned() });
+    assert_eq!(goes_on(&mut agent, 100, 20_000, true), []);
 }
 
 fn instance(node: &str) -> InstanceEndpoint {

@@ -37,6 +37,7 @@ const fn bug(
 const RECORD: &str = "model/src/leadership.rs";
 const AGENT: &str = "decide/src/agent/mod.rs";
 const AGENT_MEMBER: &str = "decide/src/agent/member.rs";
+const LEAD: &str = "decide/src/agent/lead.rs";
 const PEERS: &str = "decide/src/agent/peers.rs";
 const GATE: &str = "decide/src/agent/gate.rs";
 const MEMBER: &str = "decide/src/member.rs";
@@ -195,6 +196,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "Decision::wait(format!(\"{action:?}\"))",
     ),
     bug("silence is never agreed on", PEERS, "agree * 2 > asked", "agree > asked"),
+    bug(
+        "an answer that never comes is waited for",
+        LEAD,
+        "self.now.since(*since) < ANSWER_LIMIT",
+        "self.now >= *since",
+    ),
+    bug(
+        "a promotion that was overtaken leaves no trace",
+        AGENT_MEMBER,
+        "own.durable.is_elected(*term);",
+        "drop(*term);",
+    ),
+    bug("a member that is being promoted is open as a standby", GATE, "own.is_being_promoted()", "false"),
+    bug(
+        "a copy is thrown away when its primary has died",
+        AGENT_MEMBER,
+        "!primary_works(record, &self.peers, database, self.now)",
+        "false",
+    ),
     bug(
         "a wait for a moment that never comes",
         AGENT,

@@ -1,4 +1,5 @@
 //! Runs the simulator against every seeded bug: `cargo run --release -p simulation --example mutants -- [NAME ...]`.
+//! First seeds, then the scripts: what they say is not compared, only invariants count.
 //!
 //! The bugs are built into a copy of the decisions, below `target/mutants`, all at once, each behind a question that the
 //! environment answers: what is shipped has no trace of them. Exit code 1 when one survives.
@@ -46,14 +47,17 @@ fn run(chosen: &[&Mutant]) -> Result<bool, Box<dyn Error>> {
     let copy = root.join("target/mutants");
     copy_tree(&root, &copy)?;
     let sweep = build(&copy)?;
-    if let Some(found) = killed(&sweep, "", 50)? {
+    if let Some(found) = killed(&sweep, "", &["0", "50", "--brief"])? {
         return Err(format!("without any bug the simulator reports one: {found}").into());
     }
     println!("{:<50} {:>5}  killed by", "bug", "seed");
+    let scripts = scripts(&root)?;
+    let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
     let mut survivors = 0;
     for mutant in chosen {
-        match killed(&sweep, mutant.name, SEEDS)? {
-            Some(Death { seed, by }) => println!("{:<50} {seed:>5}  {by}", mutant.name),
+        let by_seed = killed(&sweep, mutant.name, &["0", &SEEDS.to_string(), "--brief"])?;
+        match by_seed.map_or_else(|| killed(&sweep, mutant.name, &scripts), |death| Ok(Some(death)))? {
+            Some(Death { place, by }) => println!("{:<50} {place:>5}  {by}", mutant.name),
             None => {
                 survivors += 1;
                 println!("{:<50} {SEEDS:>5}  SURVIVED", mutant.name);
@@ -66,18 +70,30 @@ fn run(chosen: &[&Mutant]) -> Result<bool, Box<dyn Error>> {
 
 /// How a bug was found.
 struct Death {
-    seed: String,
+    /// The seed, or the script.
+    place: String,
     by: String,
 }
 
 impl std::fmt::Display for Death {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at seed {}", self.by, self.seed)
+        write!(f, "{} at {}", self.by, self.place)
     }
 }
 
-fn killed(sweep: &Path, name: &str, seeds: u32) -> io::Result<Option<Death>> {
-    let output = Command::new(sweep).args(["0", &seeds.to_string(), "--brief"]).env(SWITCH, name).output()?;
+/// All scripts.
+fn scripts(root: &Path) -> io::Result<Vec<String>> {
+    let mut scripts = vec![];
+    for entry in fs::read_dir(root.join("crates/simulation/scripts"))? {
+        scripts.push(entry?.path().to_string_lossy().into_owned());
+    }
+    scripts.retain(|path| path.ends_with(".script"));
+    scripts.sort();
+    Ok(scripts)
+}
+
+fn killed(sweep: &Path, name: &str, words: &[&str]) -> io::Result<Option<Death>> {
+    let output = Command::new(sweep).args(words).env(SWITCH, name).output()?;
     if output.status.success() {
         return Ok(None);
     }
@@ -86,7 +102,8 @@ fn killed(sweep: &Path, name: &str, seeds: u32) -> io::Result<Option<Death>> {
     // "seed 7 after 12 ms: invariant: what was found"
     let seed = line.strip_prefix("seed ").and_then(|rest| rest.split(' ').next()).unwrap_or("?");
     let by = line.split(": ").nth(1).unwrap_or("a panic");
-    Ok(Some(Death { seed: seed.to_owned(), by: by.to_owned() }))
+    let script = told.lines().find_map(|line| line.strip_suffix(".script")?.rsplit('/').next());
+    Ok(Some(Death { place: script.unwrap_or(seed).to_owned(), by: by.to_owned() }))
 }
 
 fn build(copy: &Path) -> Result<PathBuf, Box<dyn Error>> {

@@ -23,8 +23,8 @@ pub(crate) fn at_the_end(world: &World) -> Option<String> {
     let holds = primary.postgres.writes();
     let missing = world.client.acknowledged.iter().find(|ack| !holds.contains(&ack.write))?;
     Some(format!(
-        "write {} was acknowledged by n{} and is not on {}",
-        missing.write, missing.node, primary.name
+        "write {} was acknowledged by {} and is not on {}",
+        missing.write, world.machines[missing.node].name, primary.name
     ))
 }
 
@@ -35,8 +35,8 @@ fn lost(world: &World, machine: &Machine) -> Option<String> {
     let (length, digest) = newest.log;
     (machine.postgres.digest_at(length) != Some(digest)).then(|| {
         format!(
-            "write {} was acknowledged by n{} in term {} and is not on {}, the primary",
-            newest.write, newest.node, newest.term, machine.name
+            "write {} was acknowledged by {} in term {} and is not on {}, the primary",
+            newest.write, world.machines[newest.node].name, newest.term, machine.name
         )
     })
 }

@@ -1,6 +1,7 @@
 //! What must always be true, one file each with the sentence it holds.
 
 mod acknowledged_writes_survive;
+mod histories_do_not_mix;
 mod one_acknowledges;
 mod outages_are_short;
 mod redundancy_returns;
@@ -22,9 +23,10 @@ pub(crate) struct Broken {
 type Invariant = (&'static str, fn(&World) -> Option<String>);
 
 /// What must be true after every step.
-const ALWAYS: [Invariant; 5] = [
+const ALWAYS: [Invariant; 6] = [
     ("one acknowledges", one_acknowledges::broken),
     ("acknowledged writes survive", acknowledged_writes_survive::broken),
+    ("histories do not mix", histories_do_not_mix::broken),
     ("sets intersect", sets_intersect::broken),
     ("stale service is bounded", stale_service_is_bounded::broken),
     ("outages are short", outages_are_short::broken),

@@ -2,6 +2,7 @@
 //! that acknowledges.
 
 use crate::client::Acknowledged;
+use crate::system::node_name;
 use crate::world::World;
 
 pub(crate) fn broken(world: &World) -> Option<String> {
@@ -12,11 +13,20 @@ pub(crate) fn broken(world: &World) -> Option<String> {
 fn differ(before: &Acknowledged, last: &Acknowledged) -> Option<String> {
     if last.term < before.term {
         return Some(format!(
-            "n{} acknowledged write {} in term {} after n{} had acknowledged one in term {}",
-            last.node, last.write, last.term, before.node, before.term
+            "{} acknowledged write {} in term {} after {} had acknowledged one in term {}",
+            node_name(last.node),
+            last.write,
+            last.term,
+            node_name(before.node),
+            before.term
         ));
     }
     (last.term == before.term && last.node != before.node).then(|| {
-        format!("n{} and n{} both acknowledged writes in term {}", before.node, last.node, last.term)
+        format!(
+            "{} and {} both acknowledged writes in term {}",
+            node_name(before.node),
+            node_name(last.node),
+            last.term
+        )
     })
 }

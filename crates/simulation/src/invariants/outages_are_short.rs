@@ -6,7 +6,7 @@ use crate::script::SAFETY_PHASE;
 use crate::world::{START, World};
 
 /// The longest outage that the system file of the simulation promises.
-const RTO: Duration = Duration::from_secs(5);
+const RTO: Duration = Duration::from_secs(3);
 
 /// When the database has been created, and clients have begun to write.
 const SETTLED: Duration = Duration::from_secs(8);

@@ -11,8 +11,9 @@ pub(crate) fn broken(world: &World) -> Option<String> {
         .filter(|node| *node != primary && !world.streams(primary, *node))
         .map(|node| {
             let machine = &world.machines[node];
-            format!("n{node} ({:?}, doing {:?})", machine.postgres.process, machine.action)
+            format!("{} ({:?}, doing {:?})", machine.name, machine.postgres.process, machine.action)
         })
         .collect();
-    (!alone.is_empty()).then(|| format!("no log reaches {} from n{primary}", alone.join(", ")))
+    (!alone.is_empty())
+        .then(|| format!("no log reaches {} from {}", alone.join(", "), world.machines[primary].name))
 }

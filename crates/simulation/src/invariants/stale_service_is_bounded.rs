@@ -19,7 +19,8 @@ pub(crate) fn broken(world: &World) -> Option<String> {
         let since = *world.revoked_at.range(led.next()..).next()?.1;
         (serves && led < record.term && now.since(since) > LEASE + SLACK).then(|| {
             format!(
-                "n{node} can still be reached as the primary of term {led} {} ms after term {} began",
+                "{} can still be reached as the primary of term {led} {} ms after term {} began",
+                machine.name,
                 now.since(since).as_millis(),
                 record.term
             )

@@ -347,10 +347,8 @@ impl super::Machine {
     /// What is written down before an action begins.
     fn run_action_started(&mut self, action: &Action) {
         match action {
-            Action::Promote { term, sync, .. } | Action::StartPrimary { term, sync, .. } => {
-                self.durable.led = Some(*term);
-                self.durable.tainted_by = Some(*term);
-                let _ = sync;
+            Action::Promote { term, .. } | Action::StartPrimary { term, .. } => {
+                self.durable.is_elected(*term);
             }
             // From here on some WAL senders obey the new set, and some the old one.
             Action::ApplySync { sync, .. } => self.postgres.in_force.push(sync.clone()),

@@ -1,9 +1,8 @@
 //! What happens to the world.
 
 use decide::agent::{Input, Value};
+use model::script::Fault;
 use model::time::Moment;
-
-use crate::script::Fault;
 
 /// What happens.
 #[derive(Debug)]

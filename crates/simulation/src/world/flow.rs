@@ -1,10 +1,15 @@
 //! Log flows from primaries to standbys, and commits are acknowledged.
 
+use std::time::Duration;
+
 use model::leadership::SyncSet;
 
 use super::{Event, STEP, World};
 use crate::client::Acknowledged;
 use crate::postgres::Process;
+
+/// After so long without a packet a receiver gives its connection up (the probes of its kernel, see `effects`).
+const RECEIVER_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl World {
     /// Log flows, and commits are acknowledged.
@@ -14,18 +19,35 @@ impl World {
         for primary in 0..self.members {
             for standby in 0..self.members {
                 let streams = self.streams(primary, standby);
-                let follows = matches!(&self.machines[standby].postgres.process, Process::Standby { follows: Some(of), .. } if *of == primary);
-                if follows
-                    && let Process::Standby { streaming, .. } = &mut self.machines[standby].postgres.process
-                {
-                    *streaming = streams;
-                }
+                self.keep_receiver(primary, standby, streams);
                 if streams {
                     self.replicate(primary, standby);
                 }
             }
         }
         self.acknowledge();
+        self.watch_writes();
+    }
+
+    /// A receiver knows at once that its primary's process has ended, and only late that nothing comes any more: a packet that is
+    /// dropped by a gate, a cut or a machine that stands still says nothing.
+    fn keep_receiver(&mut self, primary: usize, standby: usize, streams: bool) {
+        let now = self.agenda.now();
+        let source = &self.machines[primary];
+        let ended = source.up
+            && !source.frozen
+            && matches!(source.postgres.process, Process::Stopped | Process::Empty)
+            && self.network.connects(primary, standby);
+        let server = &mut self.machines[standby].postgres;
+        let Process::Standby { follows: Some(of), streaming } = &mut server.process else { return };
+        if *of != primary {
+            return;
+        }
+        if streams {
+            (*streaming, server.fed_at) = (true, Some(now));
+        } else if ended || server.fed_at.is_none_or(|fed| now.since(fed) >= RECEIVER_TIMEOUT) {
+            *streaming = false;
+        }
     }
 
     /// What was written reaches the disk sooner or later, unless the disk hangs.

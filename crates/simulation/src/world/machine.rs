@@ -31,6 +31,7 @@ pub(crate) struct Machine {
     /// What the store told it last.
     pub(crate) seen_revision: u64,
     pub(crate) seen_placement: u64,
+    pub(crate) seen_paused: Option<String>,
     /// What the server's settings were when its agent asked last: server, part, value, wish, floor, run.
     pub(crate) asked_settings: Option<(i64, bool, u32, u32, u32, u64)>,
 }
@@ -55,6 +56,7 @@ impl Machine {
             backlog: vec![],
             seen_revision: 0,
             seen_placement: 0,
+            seen_paused: None,
             asked_settings: None,
         }
     }

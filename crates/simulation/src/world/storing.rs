@@ -40,7 +40,7 @@ impl World {
                     (0..self.machines.len()).filter(|node| self.reaches_quorum(*node)).collect();
                 self.store.leader = (!able.is_empty()).then(|| able[self.random.below(able.len())]);
                 if let Some(leader) = self.store.leader {
-                    self.note(format!("n{leader} is elected leader"));
+                    self.note(format!("{} is elected leader", system::node_name(leader)));
                     self.store.unled_since = None;
                 }
             }
@@ -66,6 +66,10 @@ impl World {
         if !self.reaches_store(node) {
             return;
         }
+        if self.machines[node].seen_paused != self.store.paused {
+            self.machines[node].seen_paused.clone_from(&self.store.paused);
+            self.feed(node, Input::Paused(self.store.paused.clone()));
+        }
         let revision = self.store.leadership.as_ref().map_or(0, |stored| stored.revision);
         let is_first = self.machines[node].seen_placement == 0;
         if revision > self.machines[node].seen_revision || is_first {
@@ -81,7 +85,12 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, node: usize, run: u64, expected: u64, value: Value) {
-        if !self.is_current(node, run) || self.machines[node].is_deaf() {
+        if !self.is_current(node, run) {
+            return;
+        }
+        // Whoever stands still now may have sent it before, and hears the answer later; or nothing comes of it, ever: the
+        // mind must not depend on being answered.
+        if self.machines[node].is_deaf() && self.random.once_in(2) {
             return;
         }
         let place = value.store();
@@ -89,7 +98,8 @@ impl World {
         if let (Some(_), Value::Leadership(_, record)) = (done, &value) {
             self.revoked_at.entry(record.term).or_insert(self.agenda.now());
             self.note(format!(
-                "committed by n{node}: term {} {:?} sync {} before {:?}",
+                "committed by {}: term {} {:?} sync {} before {:?}",
+                system::node_name(node),
                 record.term,
                 record.phase,
                 record.sync,

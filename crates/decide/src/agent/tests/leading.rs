@@ -74,7 +74,7 @@ fn the_lead_stays_while_anything_is_under_way() {
         assert_eq!(handed_to(&mut leader_beside_the_primary(&["b", "c"], busy)), None);
     }
     let mut agent = leader_beside_the_primary(&["b", "c"], calm);
-    agent.committing.insert(Store::Placement);
+    agent.committing.insert(Store::Placement, at(0));
     assert_eq!(handed_to(&mut agent), None);
 }
 
@@ -105,7 +105,7 @@ fn a_tick_can_wait_while_all_is_calm_and_not_for_long() {
     agent.passed_at = at(190);
     assert!(!agent.can_wait(&Input::Tick), "b and c are about to be missed");
     let mut agent = calm();
-    agent.committing.insert(Store::Placement);
+    agent.committing.insert(Store::Placement, at(0));
     assert!(!agent.can_wait(&Input::Tick), "something is under way");
     let mut agent = leader_beside_the_primary(&["c"], led(1, "b", &["a", "c"]));
     agent.passed_at = at(0);
@@ -123,4 +123,22 @@ fn a_second_reading_of_a_term_can_wait_and_a_new_term_cannot() {
     agent.handle(record(7, led(1, "a", &["c"])), at(0));
     assert!(agent.can_wait(&record(7, led(1, "a", &["c"]))), "it was read to renew a lease");
     assert!(!agent.can_wait(&record(8, led(2, "c", &["a"]))));
+}
+
+#[test]
+fn a_commit_whose_answer_never_comes_is_tried_again() {
+    let mut agent = leader_beside_the_primary(&["b", "c"], led(1, "b", &["a", "c"]));
+    let stopped =
+        MemberStatus { server: Server::Stopped { because: "killed".to_owned() }, ..primary(1, 100, &[], 1) };
+    let commits = |commands: Vec<Command>| {
+        let of_record =
+            |command: &Command| matches!(command, Command::Commit { value: Value::Leadership(..), .. });
+        commands.iter().filter(|command| of_record(command)).count()
+    };
+    let says = |run| said("b", status_of("b", run, stopped.clone()));
+    assert_eq!(commits(agent.handle(says(1), at(10))), 1);
+    for ms in (20..3000).step_by(20) {
+        assert_eq!(commits(agent.handle(Input::Tick, at(ms))), 0, "its answer is still to be expected");
+    }
+    assert_eq!(commits(agent.handle(says(2), at(3010))), 1);
 }
