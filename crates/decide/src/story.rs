@@ -4,6 +4,7 @@
 //! order in which they matter: which of two equal standbys takes over is chance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use model::event::Event;
 use model::leadership::{Leadership, Phase, SyncSet, Term};
@@ -12,6 +13,10 @@ use model::{DatabaseName, NodeName};
 
 use crate::agent::Overview;
 
+/// How long nothing must have been done before it is told how things stand: a real server needs its time, and what it is in
+/// the middle of is chance.
+pub const REST_AFTER: Duration = Duration::from_secs(3);
+
 /// What was done, and what followed until the next thing was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chapter {
@@ -19,8 +24,8 @@ pub struct Chapter {
     pub steps: Vec<String>,
     /// What all agents said since, in the order of their clocks.
     pub events: Vec<Event>,
-    /// How it ended.
-    pub rest: Rest,
+    /// How it ended; nothing when it was left alone for less than [`REST_AFTER`].
+    pub rest: Option<Rest>,
 }
 
 /// The state of a database once nothing moves any more.
@@ -48,21 +53,24 @@ impl Rest {
 /// The lines.
 pub fn tell(database: &DatabaseName, chapters: &[Chapter]) -> Vec<String> {
     let subject = format!("database/{database}");
-    let first_term = chapters.iter().find_map(|chapter| Some(chapter.rest.record.as_ref()?.term));
+    let first = chapters.iter().find_map(|chapter| chapter.rest.as_ref()?.record.as_ref());
+    let first_term = first.map_or(Term(1), |record| record.term);
     let letters = Letters::of(chapters, &subject);
-    let (mut lines, mut told) = (vec![], BTreeSet::new());
+    let mut lines = vec![];
+    // An agent that starts says again how things stand.
+    let mut told: BTreeSet<(u64, String)> = first.and_then(known).into_iter().collect();
     for (number, chapter) in chapters.iter().enumerate() {
         lines.extend(chapter.steps.iter().map(|step| letters.replace(step)));
         let events: Vec<&Event> = chapter.events.iter().filter(|event| event.subject == subject).collect();
         let news: Vec<(u64, &str)> = events
             .iter()
             .filter_map(|event| of_record(&event.what))
-            .filter(|record| told.insert(*record))
+            .filter(|(term, what)| told.insert((*term, (*what).to_owned())))
             .collect();
         // A system is created in its own way; what counts is what is done to it.
         if number > 0 {
             for (term, what) in news {
-                let term = term.saturating_sub(first_term.unwrap_or(Term(1)).0) + 1;
+                let term = term.saturating_sub(first_term.0) + 1;
                 lines.push(format!("  term {term}: {}", letters.replace(what)));
             }
             let repairs: BTreeSet<String> = events
@@ -72,7 +80,7 @@ pub fn tell(database: &DatabaseName, chapters: &[Chapter]) -> Vec<String> {
                 .collect();
             lines.extend(repairs.into_iter().map(|repair| format!("  {repair}")));
         }
-        lines.push(format!("  => {}", rest(&chapter.rest, &letters)));
+        lines.extend(chapter.rest.iter().map(|at_rest| format!("  => {}", rest(at_rest, &letters))));
     }
     lines
 }
@@ -81,6 +89,11 @@ pub fn tell(database: &DatabaseName, chapters: &[Chapter]) -> Vec<String> {
 fn of_record(what: &str) -> Option<(u64, &str)> {
     let (term, what) = what.strip_prefix("term ")?.split_once(": ")?;
     (what != "the record has changed").then_some((term.parse().ok()?, what))
+}
+
+/// What an agent says of this record when it is the first that it sees.
+fn known(record: &Leadership) -> Option<(u64, String)> {
+    Some((record.term.0, format!("{} is the primary", record.primary()?)))
 }
 
 /// What was done to a copy so that it can follow again.
@@ -94,9 +107,9 @@ struct Letters(BTreeMap<NodeName, char>);
 
 impl Letters {
     fn of(chapters: &[Chapter], subject: &str) -> Self {
-        let nodes: BTreeSet<&NodeName> =
-            chapters.iter().flat_map(|chapter| chapter.rest.members.keys()).collect();
-        let first = chapters.iter().find_map(|chapter| chapter.rest.record.as_ref()?.primary());
+        let rests = || chapters.iter().filter_map(|chapter| chapter.rest.as_ref());
+        let nodes: BTreeSet<&NodeName> = rests().flat_map(|rest| rest.members.keys()).collect();
+        let first = rests().find_map(|rest| rest.record.as_ref()?.primary());
         let texts = chapters.iter().flat_map(|chapter| {
             let events = chapter.events.iter().filter(|event| event.subject == subject);
             let of_records = events.filter_map(|event| Some(of_record(&event.what)?.1));
@@ -118,7 +131,7 @@ impl Letters {
 
     fn replace(&self, text: &str) -> String {
         let piece = |piece: &str| {
-            let word = piece.trim_end_matches(|c: char| !c.is_alphanumeric());
+            let word = bare(piece);
             let node = self.0.iter().find(|(node, _)| node.as_str() == word);
             node.map_or_else(|| piece.to_owned(), |(_, letter)| format!("{letter}{}", &piece[word.len()..]))
         };
@@ -127,7 +140,12 @@ impl Letters {
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric())
+    text.split(' ').map(bare)
+}
+
+/// A word without the punctuation behind it; names of nodes have hyphens inside.
+fn bare(word: &str) -> &str {
+    word.trim_end_matches(|c: char| !c.is_alphanumeric())
 }
 
 fn rest(rest: &Rest, letters: &Letters) -> String {
@@ -221,7 +239,7 @@ mod tests {
         let begin = Chapter {
             steps: vec![],
             events: vec![event("n2", "term 5: n2 is the primary")],
-            rest: rests(led(5, "n2", &["n1", "n3"]), true),
+            rest: Some(rests(led(5, "n2", &["n1", "n3"]), true)),
         };
         let failed = "term 6: n2 is no primary any more, a new one is elected";
         let events = [
@@ -236,7 +254,7 @@ mod tests {
         let killed = Chapter {
             steps: vec!["kill the postmaster of n2".to_owned()],
             events: events.map(|(node, what)| event(node, what)).into(),
-            rest: rests(led(6, "n3", &["n1", "n2"]), false),
+            rest: Some(rests(led(6, "n3", &["n1", "n2"]), false)),
         };
         assert_eq!(
             tell(&"orders".into(), &[begin, killed]),
@@ -247,6 +265,35 @@ mod tests {
                 "  term 2: B is the primary",
                 "  A: rejoin to B",
                 "  => B leads; follows: A, C; confirmed by A or C; writes stand still",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_agent_that_starts_tells_nothing_new_and_a_short_while_tells_no_rest() {
+        let chapter = |step: &str, rest| Chapter {
+            steps: vec![step.to_owned()],
+            events: vec![event("e-2", "term 5: e-1 is the primary")],
+            rest,
+        };
+        let record = led(5, "e-1", &["e-2"]);
+        let (leads, follows) = (primary(5, 100, &[], 1), standby(5, 100));
+        let of = |node: &str, status: &MemberStatus, stale| (node.into(), (status.clone(), stale));
+        let rest = |stale| Rest {
+            record: Some(record.clone()),
+            members: [of("e-1", &leads, false), of("e-2", &follows, stale)].into(),
+            writes: true,
+        };
+        let begin = Chapter { rest: Some(rest(false)), ..Chapter::default() };
+        let killed = chapter("kill the agent of e-2", None);
+        let over = chapter("over: kill the agent of e-2", Some(rest(true)));
+        assert_eq!(
+            tell(&"orders".into(), &[begin, killed, over]),
+            [
+                "  => A leads; follows: B; confirmed by B; writes are acknowledged",
+                "kill the agent of B",
+                "over: kill the agent of B",
+                "  => A leads; silent: B; confirmed by B; writes are acknowledged",
             ]
         );
     }

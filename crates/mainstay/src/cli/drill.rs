@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod replay;
 mod soak;
 mod stage;
 
@@ -33,6 +34,7 @@ Examples:
   mainstay drill run node-kill --workload all --history history
   mainstay drill check history/*.jsonl
   mainstay drill soak --for 60m
+  mainstay drill replay crates/simulation/scripts/node-dies.script
   mainstay drill undo")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -49,6 +51,8 @@ enum Command {
     Run(RunArgs),
     /// Take back what an interrupted drill has left
     Undo(UndoArgs),
+    /// Play a script of the simulator and compare what comes of it
+    Replay(replay::Args),
     /// Run drills one after another for a long time
     Soak(soak::Args),
     /// Judge saved histories
@@ -134,6 +138,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         Command::Undo(UndoArgs { target }) => undo(running_lab(target.system.as_deref())?, output).await,
+        Command::Replay(args) => replay::run(args, output).await,
         Command::Soak(args) => soak::run(args, output).await,
         Command::Check(args) => check::run(&args, output),
         Command::Run(run) => {

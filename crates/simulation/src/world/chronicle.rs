@@ -75,8 +75,11 @@ impl World {
         }
     }
 
+    /// How things stand is told where nothing was done for a while.
     fn end_chapter(&mut self) {
-        let rest = self.rest();
+        let now = self.agenda.now();
+        let is_rest = |chronicle: &Chronicle| now.since(chronicle.begun) >= story::REST_AFTER;
+        let rest = self.chronicle.as_deref().is_some_and(is_rest).then(|| self.rest());
         if let Some(chapter) = self.chronicle.as_mut().and_then(|chronicle| chronicle.chapters.last_mut()) {
             chapter.rest = rest;
         }

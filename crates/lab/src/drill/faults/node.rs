@@ -25,7 +25,7 @@ pub(in super::super) static START_NODE: Act = Act {
     ..Act::ONCE
 };
 
-static FREEZE_NODE: Act = Act {
+pub(in super::super) static FREEZE_NODE: Act = Act {
     name: "freeze-node",
     words: "freeze {}",
     means: "its links fall silent, then the kernel's freezer (cgroup) stops every process where it is",

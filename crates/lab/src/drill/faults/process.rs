@@ -8,7 +8,7 @@ use super::super::plan::{Cast, Expectation, Manner, failover, nothing_happens};
 use super::super::step::Step;
 use crate::fault::Target;
 
-pub(super) static KILL_POSTMASTER: Act = Act {
+pub(in super::super) static KILL_POSTMASTER: Act = Act {
     name: "kill-postmaster",
     words: "kill the postmaster on {}",
     means: "SIGKILL to the process that postmaster.pid names",
@@ -34,7 +34,7 @@ static RESUME_POSTMASTER: Act = Act {
     ..Act::ONCE
 };
 
-pub(super) static KILL_AGENT: Act = Act {
+pub(in super::super) static KILL_AGENT: Act = Act {
     name: "kill-agent",
     words: "kill the agent on {}",
     means: "SIGKILL to the process that listens on run/agent.sock",
@@ -43,7 +43,7 @@ pub(super) static KILL_AGENT: Act = Act {
     ..Act::ONCE
 };
 
-static HANG_AGENT: Act = Act {
+pub(in super::super) static HANG_AGENT: Act = Act {
     name: "hang-agent",
     words: "stop the agent on {}",
     means: "SIGSTOP to the agent: its connections stay open and say nothing",

@@ -5,6 +5,7 @@ mod loads;
 mod readers;
 mod verdict;
 mod watch;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ use super::table::RunName;
 use crate::workload::{Kind, Workloads};
 use course::{FLOW, play};
 use watch::Watch;
+
+pub use writing::{Account, Writing};
 
 /// How long a system may take to come to rest before a drill is refused.
 const SETTLE: Duration = Duration::from_secs(5);

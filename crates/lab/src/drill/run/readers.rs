@@ -1,5 +1,6 @@
 //! The table before and after the run: made and read through the route, read again at every member.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -62,6 +63,20 @@ pub(super) async fn remove_table(options: &Options, view: &SystemView) -> Result
     .await
 }
 
+/// The run's rows as the route has them.
+pub(super) async fn read_route(
+    options: &Options,
+    view: &SystemView,
+    run: &RunName,
+) -> Result<BTreeMap<WriteId, u64>, String> {
+    let (entries, login, run) = (route(view), options.login.clone(), run.clone());
+    inside(options, async move {
+        let session = primary(&entries, &login).await?;
+        table::rows(&session, &run).await.map_err(|e| format!("the route could not be read: {e}"))
+    })
+    .await
+}
+
 /// The run's rows as the route and every member have them, and who could not be read.
 pub(super) async fn read_copies(
     options: &Options,
@@ -99,7 +114,7 @@ async fn member_rows(
     login: &Config,
     run: &RunName,
     log_end: &str,
-) -> Result<std::collections::BTreeMap<u64, u64>, String> {
+) -> Result<BTreeMap<WriteId, u64>, String> {
     let end = clock::now() + CATCH_UP;
     loop {
         let reason = match any(addresses, login).await {

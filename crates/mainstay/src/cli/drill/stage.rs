@@ -134,6 +134,26 @@ impl Stage {
         }
     }
 
+    /// The database under drill.
+    pub(super) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Its name.
+    pub(super) const fn database_name(&self) -> &DatabaseName {
+        &self.name
+    }
+
+    /// The system under drill.
+    pub(super) const fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Where its agents answer.
+    pub(super) const fn sockets(&self) -> &BTreeMap<NodeName, std::path::PathBuf> {
+        &self.sockets
+    }
+
     /// How long writes may stand still, as the file promises.
     pub(super) const fn rto(&self) -> Duration {
         self.system.objectives.rto

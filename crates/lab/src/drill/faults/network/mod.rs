@@ -20,7 +20,7 @@ const SEPARATED: Duration = Duration::from_millis(300);
 /// What the switch drops ends by the kernel's clock.
 const BY_TIMEOUT: Act = Act { ends: Ends::ByKernel(EXPIRES), ..Act::until(&HEAL_NODE) };
 
-static CUT_NODE: Act = Act {
+pub(in super::super) static CUT_NODE: Act = Act {
     name: "cut-node",
     words: "cut {} from every line",
     means: "the switch drops all it sends and should get (nftables set elements with a timeout)",
@@ -37,7 +37,7 @@ static DEAFEN: Act = Act {
     ..BY_TIMEOUT
 };
 
-static MUTE: Act = Act {
+pub(in super::super) static MUTE: Act = Act {
     name: "mute",
     words: "let {} hear and be heard by nobody",
     means: "the switch drops what it sends (nftables set elements with a timeout)",
