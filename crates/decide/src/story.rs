@@ -1,7 +1,7 @@
 //! What came of a rehearsal, in lines that are the same whether its system was simulated or real.
 //!
 //! Times, positions and the order of things that happen side by side are left out. Members are called by letters, in the
-//! order in which they matter: which of two equal standbys takes over is chance.
+//! order in which they lead and then in which they are hit: which of two equal standbys takes over is chance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -60,7 +60,9 @@ pub fn tell(database: &DatabaseName, chapters: &[Chapter]) -> Vec<String> {
     // An agent that starts says again how things stand.
     let mut told: BTreeSet<(u64, String)> = first.and_then(known).into_iter().collect();
     for (number, chapter) in chapters.iter().enumerate() {
-        lines.extend(chapter.steps.iter().map(|step| letters.replace(step)));
+        let mut steps: Vec<String> = chapter.steps.iter().map(|step| letters.replace(step)).collect();
+        steps.sort();
+        lines.extend(steps);
         let events: Vec<&Event> = chapter.events.iter().filter(|event| event.subject == subject).collect();
         let news: Vec<(u64, &str)> = events
             .iter()
@@ -110,11 +112,13 @@ impl Letters {
         let rests = || chapters.iter().filter_map(|chapter| chapter.rest.as_ref());
         let nodes: BTreeSet<&NodeName> = rests().flat_map(|rest| rest.members.keys()).collect();
         let first = rests().find_map(|rest| rest.record.as_ref()?.primary());
-        let texts = chapters.iter().flat_map(|chapter| {
+        let of_records = chapters.iter().flat_map(|chapter| {
             let events = chapter.events.iter().filter(|event| event.subject == subject);
-            let of_records = events.filter_map(|event| Some(of_record(&event.what)?.1));
-            chapter.steps.iter().map(String::as_str).chain(of_records)
+            events.filter_map(|event| Some(of_record(&event.what)?.1))
         });
+        let steps = chapters.iter().flat_map(|chapter| chapter.steps.iter().map(String::as_str));
+        // Who leads matters most: of two standbys that fare alike either may be the next.
+        let texts = of_records.chain(steps);
         let named =
             texts.flat_map(words).filter_map(|word| nodes.iter().copied().find(|node| node.as_str() == word));
         let mut letters = BTreeMap::new();
@@ -267,6 +271,21 @@ mod tests {
                 "  => B leads; follows: A, C; confirmed by A or C; writes stand still",
             ]
         );
+    }
+
+    #[test]
+    fn which_of_two_that_lose_their_power_alike_takes_over_is_not_told() {
+        let told = |next: &'static str, other: &'static str| {
+            let begin =
+                Chapter { rest: Some(rests(led(5, "n1", &["n2", "n3"]), true)), ..Chapter::default() };
+            let powerless = Chapter {
+                steps: vec!["power off n2".to_owned(), "power off n3".to_owned()],
+                events: vec![event("n1", &format!("term 6: {next} is the primary"))],
+                rest: Some(rests(led(6, next, &["n1", other]), true)),
+            };
+            tell(&"orders".into(), &[begin, powerless])
+        };
+        assert_eq!(told("n2", "n3"), told("n3", "n2"));
     }
 
     #[test]

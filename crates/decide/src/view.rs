@@ -63,7 +63,7 @@ pub enum Reach {
         /// When the leader's silence began.
         since: Moment,
     },
-    /// Never heard since this leader's agent started.
+    /// Never heard since this leader's agent started, a moment ago, or others hear it.
     NeverHeard,
 }
 

@@ -1,6 +1,7 @@
 //! The other nodes: who is heard, who is silent, what they said, and since when their word holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use model::leadership::Term;
 use model::status::{Heartbeat, MemberStatus, NodeStatus, PeerMessage, Silence};
@@ -15,10 +16,17 @@ use crate::view::Reach;
 /// How many of our own heartbeats are remembered, to date the echoes: more than a minute of them.
 const REMEMBERED: usize = 2048;
 
+/// How long a node may stay away that was never heard since this agent started. Afterwards it is silent like any other: a
+/// primary that does not come back with the others, after a loss of power everywhere, would else be waited for for ever. Longer
+/// than an agent takes to be heard, because which machine starts first is chance.
+pub(super) const NEVER_HEARD_LIMIT: Duration = Duration::from_secs(5);
+
 /// One other node.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     detector: Detector,
+    /// When a heartbeat was sent to it first, so that it could have answered.
+    asked_since: Option<Moment>,
     lines: BTreeSet<LineName>,
     /// When the last connection ended because the other side's kernel closed it; cleared when one is established.
     closed_since: Option<Moment>,
@@ -44,11 +52,17 @@ impl Peer {
     /// How this node alone hears the peer.
     pub(super) fn silence(&self, now: Moment) -> Option<Silence> {
         match (self.detector.hearing(now), self.closed_since) {
-            (Hearing::Never, _) => None,
+            (Hearing::Never, _) => self.stayed_away(now).map(|_| Silence::Silent),
             (_, Some(_)) if self.lines.is_empty() => Some(Silence::Closed),
             (Hearing::Silent { .. }, _) => Some(Silence::Silent),
             (Hearing::Heard { .. }, _) => None,
         }
+    }
+
+    /// Since when it could have been heard, if it never was and that is long enough.
+    fn stayed_away(&self, now: Moment) -> Option<Moment> {
+        let never = self.detector.hearing(now) == Hearing::Never;
+        self.asked_since.filter(|since| never && now.since(*since) >= NEVER_HEARD_LIMIT)
     }
 
     /// Whether it is heard and not missed.
@@ -132,7 +146,8 @@ impl Agent {
             .filter(|(_, own)| own.recovered)
             .map(|(name, own)| (name.clone(), own.durable.promised))
             .collect();
-        for (name, peer) in &self.peers {
+        for (name, peer) in &mut self.peers {
+            peer.asked_since.get_or_insert(self.now);
             let heartbeat = Heartbeat {
                 incarnation: self.incarnation,
                 sequence: self.sequence,
@@ -151,7 +166,10 @@ impl Agent {
         }
         let Some(peer) = self.peers.get(node) else { return Reach::NeverHeard };
         match (peer.detector.hearing(self.now), peer.silence(self.now)) {
-            (Hearing::Never, _) => Reach::NeverHeard,
+            (Hearing::Never, _) => match peer.stayed_away(self.now) {
+                Some(since) if self.others_agree(node) => Reach::Dead { since },
+                Some(_) | None => Reach::NeverHeard,
+            },
             (_, Some(Silence::Closed)) => Reach::AgentGone { since: peer.closed_since.unwrap_or(self.now) },
             (Hearing::Silent { since }, _) if self.others_agree(node) => Reach::Dead { since },
             (Hearing::Silent { since }, _) => Reach::Doubtful { since },

@@ -170,3 +170,31 @@ fn what_needs_restarts_and_a_new_node_lose_no_order() {
     let restarted = succeeds(&["restart", "orders", "--system", ROLLS]);
     assert!(restarted.starts_with("database/orders has restarted"), "{restarted}");
 }
+
+/// Three scripts of the simulator on a real system: what comes of them must be what the scripts say, line by line.
+#[test]
+fn a_real_system_does_what_the_simulator_says() {
+    const REPLAYS: &str = "replays-e2e";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mainstay.toml");
+    std::fs::write(&file, shop(REPLAYS, "10.86.", free_ports())).unwrap();
+    let _down = Down(REPLAYS);
+    succeeds(&["up", file.to_str().unwrap()]);
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../simulation/scripts");
+    for name in ["postmaster-killed", "primary-cut-off", "all-nodes-lose-power"] {
+        let script = scripts.join(name).with_extension("script");
+        let told = succeeds(&["drill", "replay", script.to_str().unwrap(), "--system", REPLAYS]);
+        assert!(
+            told.ends_with("  => B leads; follows: A, C; confirmed by A or C; writes are acknowledged\n"),
+            "{told}"
+        );
+    }
+    // What is not the same must not pass: a story that another fault tells.
+    let script = std::fs::read_to_string(scripts.join("postmaster-killed.script")).unwrap();
+    let other = folder.path().join("other.script");
+    std::fs::write(&other, script.replace(": kill the postmaster of the primary", ": switch over")).unwrap();
+    let output = mainstay(&["drill", "replay", other.to_str().unwrap(), "--system", REPLAYS]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("|   term 1: A hands over to B"), "{told}");
+}

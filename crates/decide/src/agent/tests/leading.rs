@@ -1,10 +1,10 @@
 //! When a leader beside a primary hands the coordination's lead on, and to whom.
 
 use model::leadership::RestartTurn;
-use model::status::MemberStatus;
+use model::status::{MemberStatus, Silence};
 
 use super::*;
-use crate::testkit::any_one;
+use crate::testkit::{any_one, standby};
 
 /// Node a, leader and primary of term 1, which has heard `peers` a moment ago.
 fn leader_beside_the_primary(peers: &[&str], record: Leadership) -> Agent {
@@ -141,4 +141,32 @@ fn a_commit_whose_answer_never_comes_is_tried_again() {
         assert_eq!(commits(agent.handle(Input::Tick, at(ms))), 0, "its answer is still to be expected");
     }
     assert_eq!(commits(agent.handle(says(2), at(3010))), 1);
+}
+
+/// When node c, which leads after a loss of power everywhere and hears b alone, first takes the lead from primary a; b says
+/// that it does or does not hear a.
+fn revoked_after_ms(b_hears_a: bool) -> Option<u64> {
+    let mut agent = Agent::new("c".into(), system(), 0, 1);
+    agent.handle(record(1, led(1, "a", &["b"])), at(0));
+    agent.handle(Input::StoreLoaded, at(0));
+    agent.handle(Input::Leader(Some("c".into())), at(0));
+    (1..=1000).map(|beat| beat * 10).find(|ms| {
+        agent.hear(&"b".into(), heartbeat());
+        let mut status = status_of("b", 1, standby(1, 100));
+        status.version = *ms;
+        if !b_hears_a && *ms >= 5000 {
+            status.silent.insert("a".into(), Silence::Silent);
+        }
+        let commands = agent.handle(said("b", status), at(*ms));
+        commands.iter().any(|command| {
+            matches!(command, Command::Commit { value: Value::Leadership(_, next), .. } if next.term == Term(2))
+        })
+    })
+}
+
+#[test]
+fn a_primary_that_does_not_come_back_with_the_others_is_not_waited_for_for_ever() {
+    let after = revoked_after_ms(false).unwrap();
+    assert!((5000..5500).contains(&after), "{after}");
+    assert_eq!(revoked_after_ms(true), None, "somebody hears it");
 }

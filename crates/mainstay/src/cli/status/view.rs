@@ -57,10 +57,10 @@ impl View {
             return Heard::Yes;
         }
         let heard = match self.overview.nodes.get(node) {
+            Some(NodeSummary { heard: false, .. }) | None => Heard::Never,
             Some(NodeSummary { silent: Some(Silence::Silent), .. }) => Heard::Silent,
             Some(NodeSummary { silent: Some(Silence::Closed), .. }) => Heard::AgentGone,
-            Some(NodeSummary { heard: true, .. }) => Heard::Yes,
-            Some(_) | None => Heard::Never,
+            Some(NodeSummary { silent: None, .. }) => Heard::Yes,
         };
         if heard != Heard::Yes && self.tables.contains_key(node) { Heard::CutOff } else { heard }
     }
