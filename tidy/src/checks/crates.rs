@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("effects", &["model"]),
     ("proxy", &["model"]),
     ("lab", &["model", "checker", "effects"]),
-    ("mainstay", &["model", "decide", "transport", "coordination", "effects", "proxy", "lab"]),
+    ("mainstay", &["model", "decide", "checker", "transport", "coordination", "effects", "proxy", "lab"]),
     ("peers", &["model", "effects", "lab"]),
     ("simulation", &["model", "decide", "proxy"]),
     ("shop", &[]),

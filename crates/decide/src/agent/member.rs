@@ -388,9 +388,8 @@ impl Agent {
         let own = self.own.get_mut(database).filter(|own| own.recovered)?;
         if let Some(record) = record.filter(|record| own.is_overtaken(record)) {
             let because = format!("term {} has begun: {}", record.term, record.because);
-            let action = Action::Fence { because };
-            own.running = Some(action.clone());
-            return Some(action);
+            own.running = Some(Action::Fence { because });
+            return own.running.clone();
         }
         // What is superseded makes way for the first thing that the new term demands.
         let superseded = match record {
@@ -422,11 +421,11 @@ impl Agent {
             now: self.now,
         };
         let decision = member::decide(&question);
-        if decision.action.is_none() && superseded.is_some() {
-            own.running = superseded;
-            return None;
-        }
         if decision.action.is_none() {
+            if superseded.is_some() {
+                own.running = superseded;
+                return None;
+            }
             // Nothing is left of what failed.
             own.failed = None;
         }

@@ -26,8 +26,10 @@ impl std::error::Error for ScriptError {}
 const FORMS: &str = "`# text`, `seed NUMBER`, `N nodes, N members, N must confirm`, `one fault at a time`, `also in the lab`, \
      `at TIME [for TIME]: FAULT`, `transcript:` or `story:`";
 
+type OfANode = (&'static str, &'static str, fn(Target) -> Fault);
+
 /// Faults of one node: what stands before its name, and behind it. The longer of two that begin alike comes first.
-const OF_A_NODE: [(&str, &str, fn(Target) -> Fault); 11] = [
+const OF_A_NODE: [OfANode; 11] = [
     ("power off ", "", Fault::Power),
     ("kill the agent of ", "", Fault::Agent),
     ("freeze the agent of ", "", Fault::AgentStalls),

@@ -9,7 +9,7 @@ use simulation::World;
 fn files() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let entries = fs::read_dir(directory).expect("crates/simulation/scripts");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a file's name").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
     files.sort();
     files
