@@ -85,7 +85,11 @@ async fn hold(tenures: &Tenures, contender: u32, held: HeldLease, trust: Trust, 
     };
     let (held, most) = match trust {
         Trust::Lease => (Some(held), Duration::from_millis(millis)),
-        Trust::Longer(by) => (None, by),
+        Trust::Longer(by) => {
+            // Nobody renews it any more.
+            drop(held);
+            (None, by)
+        }
     };
     loop {
         let now = Instant::now();
