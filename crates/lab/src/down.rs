@@ -78,11 +78,7 @@ pub(crate) fn stop(home: &Home, manifest: &Manifest) -> Result<()> {
     release_volumes(home)?;
     let mut stopped = manifest.clone();
     stopped.phase = Phase::Down;
-    stopped.forwarder = None;
-    stopped.guards.clear();
-    for node in stopped.nodes.values_mut() {
-        node.init = None;
-    }
+    stopped.forget_processes();
     stopped.save(home)
 }
 

@@ -13,6 +13,7 @@ use model::{LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LabError, Result};
+use crate::fault::Lasting;
 use crate::forward::Forward;
 use crate::home::Home;
 use crate::process;
@@ -66,6 +67,9 @@ pub struct Manifest {
     pub forwarder: Option<ProcessId>,
     /// Processes that end a fault by themselves.
     pub guards: Vec<ProcessId>,
+    /// Faults that may still last.
+    #[serde(default)]
+    pub lasting: Vec<Lasting>,
 }
 
 /// One line of the system: a bridge in the switch namespace.
@@ -145,6 +149,7 @@ impl Manifest {
             forwards: Vec::new(),
             forwarder: None,
             guards: Vec::new(),
+            lasting: Vec::new(),
         }
     }
 
@@ -195,12 +200,15 @@ impl Manifest {
         self.lines.iter().position(|known| known.name == *line)
     }
 
-    fn forget_processes(&mut self) {
+    /// Forgets all that ends with the machine, or with the lab.
+    pub(crate) fn forget_processes(&mut self) {
         for node in self.nodes.values_mut() {
             node.init = None;
         }
         self.forwarder = None;
         self.guards.clear();
+        // Nothing lasts beyond the processes and namespaces that it was done to.
+        self.lasting.clear();
         self.boot = process::boot();
     }
 }

@@ -23,8 +23,6 @@ pub(crate) struct Field {
     lab: Arc<Mutex<Lab>>,
     /// There until the end.
     clients: Option<ClientRuntime>,
-    /// What takes back the steps that were done and last.
-    pending: Mutex<Vec<Step>>,
     /// From the first act to full redundancy.
     pub(crate) set_up: Duration,
 }
@@ -38,7 +36,7 @@ impl Field {
         let held = lab.clone();
         let clients = blocking(move || lock(&held).client_runtime().map_err(|e| in_words(&e))).await?;
         let clients = Some(clients);
-        let mut field = Self { peer, name, lab, clients, pending: Mutex::default(), set_up: Duration::ZERO };
+        let mut field = Self { peer, name, lab, clients, set_up: Duration::ZERO };
         field.wait_until_whole().await?;
         field.set_up = begun.elapsed();
         Ok(field)
@@ -96,29 +94,19 @@ impl Field {
 
     /// Does a step and says by what it is known.
     async fn apply(&self, step: &Step) -> Outcome<String> {
-        self.pending().extend(step.undo());
-        let done = if let Step::Switchover(from) = step {
+        if let Step::Switchover(from) = step {
             self.inside(self.peer.clone().switch_over(from.clone())).await?
         } else {
             // To the nodes, or refused by the lab.
             self.act(step.clone()).await
-        }?;
-        self.pending().retain(|undo| undo != step);
-        if self.pending().is_empty() {
-            self.dismiss_guards().await?;
         }
-        Ok(done)
     }
 
     /// Takes back what was done and lasts.
     async fn take_back(&self) {
-        let pending = std::mem::take(&mut *self.pending());
-        for step in pending {
-            // What is over already says so.
-            let _ = self.act(step).await;
-        }
-        if let Err(reason) = self.dismiss_guards().await {
-            eprintln!("    the guards of the fault could not be ended: {reason}");
+        let lab = self.lab.clone();
+        if let Err(reason) = blocking(move || lock(&lab).take_back().map_err(|e| in_words(&e))).await {
+            eprintln!("    the fault could not be taken back: {reason}");
         }
     }
 
@@ -128,11 +116,6 @@ impl Field {
             .await
     }
 
-    async fn dismiss_guards(&self) -> Outcome<()> {
-        let lab = self.lab.clone();
-        blocking(move || lock(&lab).dismiss_guards().map_err(|e| in_words(&e))).await
-    }
-
     /// Runs where the outside clients are.
     async fn inside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Outcome<T> {
         self.clients()?.spawn(work).await.map_err(|e| format!("the clients' runtime broke down: {e}"))
@@ -140,10 +123,6 @@ impl Field {
 
     fn clients(&self) -> Outcome<&ClientRuntime> {
         self.clients.as_ref().ok_or_else(|| "the clients have ended".to_owned())
-    }
-
-    fn pending(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,6 +17,9 @@ use crate::lab::Lab;
 /// When a fault ends by itself although nobody took it back: longer than any drill waits.
 pub(super) const EXPIRES: Duration = Duration::from_secs(180);
 
+/// How long a guard may take for what it does in the end.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// When a hung disk ends by itself: long enough for every objective, and short, because nothing that writes there can be
 /// killed before.
 pub(super) const DISK_EXPIRES: Duration = Duration::from_secs(60);
@@ -171,19 +174,26 @@ pub(super) fn deserialize_act<'de, D: Deserializer<'de>>(
 
 /// Does one step and says what was seen of it. It waits for processes and files: not for a thread of an async runtime.
 ///
-/// What lasts ends by itself, also when this process dies: by the kernel's clock, or by a guard process that
-/// [`Lab::dismiss_guards`] ends once everything is taken back.
+/// What lasts ends by itself, also when this process dies: by the kernel's clock, or by a guard process. The lab's record
+/// knows of it ([`Lab::lasting`]) until a step has taken it back.
 ///
 /// # Errors
 /// Those of the faults, and [`LabError::NotPossible`] for what is asked of the system and not done to it.
 pub fn act(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<String> {
-    if let Some(lasting) = step.guarded() {
-        lab.set_guard(database, &step.undo(), lasting)?;
+    let undo = step.undo();
+    if !undo.is_empty() {
+        lab.remember_fault(database, &undo, step.lasts() + GRACE)?;
     }
-    evidence(lab, database, step).map(|evidence| evidence.to_string())
+    if let Some(lasting) = step.guarded() {
+        lab.set_guard(database, &undo, lasting)?;
+    }
+    let evidence = evidence(lab, database, step)?;
+    lab.forget_fault(step)?;
+    Ok(evidence.to_string())
 }
 
-fn evidence(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<Evidence> {
+/// Does one step and remembers nothing.
+pub(crate) fn evidence(lab: &mut Lab, database: &DatabaseName, step: &Step) -> Result<Evidence> {
     match step {
         Step::Do { act, node } => (act.inject)(lab, database, node),
         Step::KillNodes(nodes) => lab.kill_nodes(nodes),

@@ -1,10 +1,7 @@
 //! The drills by name, and the layers they belong to. What each does and must bring about lies in [`faults`].
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-
-use model::NodeName;
 
 use super::act::Needs;
 use super::faults;
@@ -143,14 +140,7 @@ impl Drill {
 
     /// What the nodes it strikes must have.
     pub fn needs(&self) -> Needs {
-        let name = |name: &str| NodeName::new(name);
-        let anybody = Cast {
-            primary: name("primary"),
-            standbys: vec![name("standby"), name("other")],
-            leader: None,
-            sites: BTreeMap::new(),
-            run: 1,
-        };
+        let anybody = Cast::of("primary", &["standby", "other"]);
         (self.acts)(&anybody).iter().map(Step::needs).max().unwrap_or(Needs::Nothing)
     }
 }

@@ -68,20 +68,12 @@ impl fmt::Display for Mix {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::catalogue::drill;
     use super::*;
 
     #[test]
     fn what_goes_on_beside_a_drill_begins_before_it_and_ends_after_it() {
-        let cast = Cast {
-            primary: "a".into(),
-            standbys: vec!["b".into(), "c".into()],
-            leader: None,
-            sites: BTreeMap::new(),
-            run: 1,
-        };
+        let cast = Cast::of("a", &["b", "c"]);
         let mix = Mix { beside: vec![drill("agent-kill")], ..Mix::from(drill("standby-kill")) };
         let plan = mix.plan(&cast);
         let words = |steps: &[super::super::step::Step]| -> Vec<String> {

@@ -45,6 +45,7 @@ mod timeline;
 pub(crate) mod tests;
 
 pub use self::checker::{Findings, Leadership, Overlap, Window, check, longest_gap};
+pub(crate) use act::evidence;
 pub use act::{Act, Ends, Needs, Shows, act};
 pub use catalogue::{Drill, Layer, UnknownDrill};
 pub use client::{Client, Ids, Target, WRITE_EVERY};

@@ -152,6 +152,17 @@ impl Expectation {
 }
 
 impl Cast {
+    /// The first run with this primary and these standbys; nobody leads, and nobody says where the sites are.
+    pub fn of(primary: &str, standbys: &[&str]) -> Self {
+        Self {
+            primary: NodeName::new(primary),
+            standbys: standbys.iter().map(|name| NodeName::new(*name)).collect(),
+            leader: None,
+            sites: BTreeMap::new(),
+            run: 1,
+        }
+    }
+
     /// The act, done to the primary's node.
     pub(super) fn on_primary(&self, act: &'static Act) -> Vec<Step> {
         vec![Step::Do { act, node: self.primary.clone() }]

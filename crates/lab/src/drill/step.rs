@@ -104,6 +104,31 @@ impl Step {
         }
     }
 
+    /// After how long it has ended by itself, whoever ends it.
+    pub(super) fn lasts(&self) -> Duration {
+        match self.act().map(Act::ends) {
+            Some(Ends::ByKernel(lasts) | Ends::ByGuard(lasts) | Ends::ByOwnGuard(lasts)) => lasts,
+            Some(Ends::AtOnce) | None => Duration::ZERO,
+        }
+    }
+
+    /// The node that it switches on, if it does that.
+    pub(crate) fn starts(&self) -> Option<&NodeName> {
+        match self {
+            Self::Do { act, node } if **act == super::faults::START_NODE => Some(node),
+            Self::Do { .. }
+            | Self::OnPrimary { .. }
+            | Self::KillNodes(_)
+            | Self::CutApart(_)
+            | Self::Part(_)
+            | Self::Wait(_)
+            | Self::AwaitWrites
+            | Self::Switchover(_)
+            | Self::HandTo(_)
+            | Self::AskStatus => None,
+        }
+    }
+
     /// What others must see of it.
     pub(super) fn shows(&self) -> Shows {
         self.act().map_or(Shows::Nothing, |act| act.shows)
@@ -140,8 +165,6 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::catalogue::Drill;
     use super::super::faults::{START_NODE, acts};
     use super::super::plan::Cast;
@@ -157,13 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_done_to_an_unknown_node_needs_nobody_to_take_it_back() {
-        let cast = |run| Cast {
-            primary: "a".into(),
-            standbys: vec!["b".into(), "c".into()],
-            leader: Some("b".into()),
-            sites: BTreeMap::new(),
-            run,
-        };
+        let cast = |run| Cast { leader: Some("b".into()), run, ..Cast::of("a", &["b", "c"]) };
         let plans = Drill::all().flat_map(|drill| [1, 2].map(|run| drill.plan(&cast(run))));
         for step in plans.flat_map(|plan| [plan.prepare, plan.fault, plan.recovery].concat()) {
             if let Step::OnPrimary { act } = step {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
 use effects::process::{Signal, signal_process};
@@ -12,17 +13,18 @@ use crate::error::{LabError, Result};
 use crate::lab::Lab;
 use crate::node::spawn::{detach, say_ready, wait_ready};
 use crate::process;
-use crate::signals;
-
-/// How long taking one fault back may take: a node has to start.
-const UNDO_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a guard may take to stand.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 impl Lab {
     /// Starts a process that does `steps` after `lasting` unless [`Lab::dismiss_guards`] ends it before.
-    pub fn set_guard(&mut self, database: &DatabaseName, steps: &[Step], lasting: Duration) -> Result<()> {
+    pub(crate) fn set_guard(
+        &mut self,
+        database: &DatabaseName,
+        steps: &[Step],
+        lasting: Duration,
+    ) -> Result<()> {
         let doing = || "starting the guard of a fault".to_owned();
         let steps =
             serde_json::to_string(steps).map_err(std::io::Error::other).map_err(LabError::io(doing))?;
@@ -41,41 +43,12 @@ impl Lab {
         })
     }
 
-    /// Whether a guard of a fault still waits: what it guards may last.
-    pub fn is_guarded(&self) -> bool {
-        self.manifest().guards.iter().any(|guard| process::is_alive(*guard))
-    }
-
-    /// Takes back now what guards would take back later, and heals all cut links. Returns how many guards there were.
-    ///
-    /// # Errors
-    /// [`LabError::Late`] when a guard does not come to its end.
-    pub fn take_back(&mut self) -> Result<usize> {
-        self.refresh()?;
-        let guards = self.manifest().guards.clone();
-        // The last fault first: what came before it may be needed to take it back.
-        for guard in guards.iter().rev().copied() {
-            signal_process(guard, Signal::TERM);
-            if !process::wait_gone(guard, UNDO_LIMIT) {
-                let seen = process::describe(guard.pid) + " still runs";
-                return Err(LabError::Late {
-                    what: "taking a fault back".to_owned(),
-                    within: UNDO_LIMIT,
-                    seen,
-                });
-            }
-        }
-        if self.client_network().is_some() {
-            self.heal_all()?;
-        }
-        self.dismiss_guards()?;
-        Ok(guards.len())
-    }
-
     /// Ends all guards: what they guarded has been taken back, and they must not meddle with what comes next.
-    pub fn dismiss_guards(&mut self) -> Result<()> {
+    pub(crate) fn dismiss_guards(&mut self) -> Result<()> {
         self.change(|manifest| {
-            for guard in manifest.guards.drain(..) {
+            // A guard that has just done its work may be the one who asks.
+            let own = i32::try_from(std::process::id());
+            for guard in manifest.guards.drain(..).filter(|guard| own != Ok(guard.pid)) {
                 signal_process(guard, Signal::KILL);
             }
             Ok(())
@@ -83,11 +56,10 @@ impl Lab {
     }
 }
 
-/// Says that the guard stands and waits until its time is over, or until it is asked to do its work now.
+/// Says that the guard stands and waits until its time is over.
 pub(crate) fn wait(lasting: Duration) -> std::io::Result<()> {
-    signals::block(&[libc::SIGTERM]);
     say_ready()?;
-    signals::next(&[libc::SIGTERM], lasting);
+    thread::sleep(lasting);
     Ok(())
 }
 

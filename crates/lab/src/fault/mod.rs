@@ -1,13 +1,14 @@
 //! Faults: what can happen to nodes, links, processes and disks. Each returns the evidence that it really happened.
 //!
 //! Faults that are meant to end do so by themselves, by the kernel's clock or by a guard process, even when the one who made
-//! them is dead.
+//! them is dead; until then the lab's record knows of them.
 
 pub(crate) mod clocks;
 pub(crate) mod disk;
 pub(crate) mod flaws;
 pub(crate) mod freeze;
 pub(crate) mod guard;
+pub(crate) mod lasting;
 pub(crate) mod limits;
 pub(crate) mod links;
 pub(crate) mod load;
@@ -27,6 +28,7 @@ pub use crate::network::flaw::Flaw;
 pub use crate::network::relay::Pace;
 pub use disk::DiskFreeze;
 pub use flaws::ActiveFlaw;
+pub use lasting::{Lasting, TakenBack};
 pub use links::{ActiveCut, CutOptions, Direction, Lines};
 pub use load::Door;
 pub use process::Target;

@@ -1,6 +1,5 @@
 //! Faults of links, nodes and processes, and that they really happen.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -195,27 +194,50 @@ fn a_node_that_is_told_to_stop_ends_its_agent_and_everything_else() {
 }
 
 #[test]
-fn what_a_killed_drill_left_is_taken_back_when_it_is_asked_for() {
+fn what_a_killed_drill_left_is_known_and_taken_back_when_it_is_asked_for() {
     let bench = Bench::new();
     let mut lab = bench.up();
-    let (database, e1) = (DatabaseName::from("orders"), node("e1"));
-    let drill: &Drill = "node-kill".parse().unwrap();
-    let cast = Cast {
-        primary: e1.clone(),
-        standbys: vec![node("w1")],
-        leader: None,
-        sites: BTreeMap::new(),
-        run: 1,
-    };
-    for step in drill.plan(&cast).fault {
-        act(&mut lab, &database, &step).unwrap();
-    }
-    lab.cut_node(&node("w1"), &CutOptions::whole()).unwrap();
-    assert!(lab.is_guarded() && !lab.node(&e1).unwrap().is_on());
-    assert_eq!(lab.take_back().unwrap(), 1);
-    lab.refresh().unwrap();
-    assert!(!lab.is_guarded() && lab.node(&e1).unwrap().is_on(), "its guard had to start it");
-    assert_eq!(lab.cuts().unwrap(), [], "the links are still cut");
-    assert_eq!(lab.take_back().unwrap(), 0);
+    // Ended by a guard, by the kernel, and by what carries the packets.
+    strike(&mut lab, "node-kill");
+    strike(&mut lab, "standby-slim");
+    strike(&mut lab, "standby-slow");
+    let mut later = Lab::open_in(&bench.base(), lab.system()).unwrap();
+    let words: Vec<String> = later.lasting().unwrap().iter().map(|(_, undo)| undo.to_string()).collect();
+    println!("{words:?}");
+    assert!(words.len() == 3 && words[2] == "start e1", "the last fault comes first: {words:?}");
+    assert!(!later.node(&node("e1")).unwrap().is_on() && !later.flaws().unwrap().is_empty());
+
+    let taken = later.take_back().unwrap();
+    assert!(taken.iter().all(|taken| taken.because.is_none()), "{taken:?}");
+    later.refresh().unwrap();
+    assert!(later.node(&node("e1")).unwrap().is_on(), "it was not started");
+    assert_eq!(later.flaws().unwrap().len(), 0, "the links still lose packets");
+    assert!(later.lasting().unwrap().is_empty() && later.take_back().unwrap().is_empty());
+    assert_eq!(later.manifest().guards, [], "a guard would meddle with what comes next");
+    strike(&mut later, "standby-slow");
     bench.down(Data::Remove);
+}
+
+#[test]
+fn what_was_taken_back_by_a_drill_or_by_hand_does_not_last() {
+    let bench = Bench::new();
+    let mut lab = bench.up();
+    strike(&mut lab, "network-cut");
+    let undo = lab.lasting().unwrap();
+    for (database, step) in &undo {
+        act(&mut lab, database, step).unwrap();
+    }
+    assert!(undo.len() == 1 && lab.lasting().unwrap().is_empty(), "{undo:?}");
+    strike(&mut lab, "node-kill");
+    lab.start_node(&node("e1")).unwrap();
+    assert_eq!(lab.lasting().unwrap(), []);
+    bench.down(Data::Remove);
+}
+
+/// Does the fault of a drill to the primary e1 or its standby w1, and nothing afterwards.
+fn strike(lab: &mut Lab, drill: &str) {
+    let drill: &Drill = drill.parse().unwrap();
+    for step in drill.plan(&Cast::of("e1", &["w1"])).fault {
+        act(lab, &DatabaseName::from("orders"), &step).unwrap();
+    }
 }

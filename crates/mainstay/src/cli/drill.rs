@@ -9,6 +9,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 
 use ::lab::drill::{self, Control, Drill, DrillError, Options, Report, Sabotage, Step, UnknownSabotage};
+use ::lab::fault::TakenBack;
 use ::lab::workload::{Kind, UnknownKind};
 use clap::Subcommand;
 use effects::files::Lock;
@@ -158,11 +159,18 @@ async fn undo(mut lab: Lab, output: Output) -> Result<Exit, CliError> {
     let _alone = take_stage(&lab)?;
     let done = tokio::task::spawn_blocking(move || lab.take_back()).await;
     let done = done.map_err(|error| CliError::failed("nothing was taken back").because(&error))?;
-    let guards = done.map_err(|error| in_words(&error))?;
-    output.print(&match guards {
-        0 => "No drill has left anything; every link is whole.\n".to_owned(),
-        1 => "The fault of an interrupted drill has been taken back.\n".to_owned(),
-        many => format!("{many} faults of interrupted drills have been taken back.\n"),
+    let taken = done.map_err(|error| in_words(&error))?;
+    let line = |taken: &TakenBack| match &taken.because {
+        None => format!("  {}: done\n", taken.step),
+        Some(because) => format!("  {}: {because}\n", taken.step),
+    };
+    output.print(&if taken.is_empty() {
+        "No drill has left anything.\n".to_owned()
+    } else {
+        format!(
+            "What an interrupted drill has left is taken back:\n{}",
+            taken.iter().map(line).collect::<String>()
+        )
     })?;
     Ok(Exit::Done)
 }
@@ -293,16 +301,13 @@ async fn rehearse(lab: Lab, args: &RunArgs, controls: Option<&[Sabotage]>) -> Re
 /// Does `work` on a system, with the outside clients' runtime and login. What was done and lasts is taken back, also when a
 /// signal interrupts it.
 async fn on_stage<T>(
-    lab: Lab,
+    mut lab: Lab,
     database: Option<&str>,
     target: &Target,
     work: impl AsyncFnOnce(&Stage, &Options) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let _alone = take_stage(&lab)?;
-    if lab.is_guarded() {
-        let words = "the drill is refused: the fault of a drill that was killed still lasts; it ends by itself within minutes";
-        return Err(CliError::with(Exit::Refused, words).hint("mainstay drill undo ends it now"));
-    }
+    refuse_where_faults_last(&mut lab)?;
     let stage = Stage::open(lab, database, target).await?;
     let login = stage.login().await?;
     let runtime = stage.client_runtime().await?;
@@ -319,6 +324,16 @@ async fn on_stage<T>(
     // A runtime may not be ended inside another one.
     let _ = tokio::task::spawn_blocking(move || runtime.shutdown()).await;
     done
+}
+
+fn refuse_where_faults_last(lab: &mut Lab) -> Result<(), CliError> {
+    let lasting = lab.lasting().map_err(|error| in_words(&error))?;
+    let Some((_, first)) = lasting.first() else { return Ok(()) };
+    let words = format!(
+        "the drill is refused: the fault of a drill that was killed still lasts (missing: {first}); it ends by itself within \
+         minutes"
+    );
+    Err(CliError::with(Exit::Refused, words).hint("mainstay drill undo"))
 }
 
 fn unfinished(error: DrillError) -> CliError {

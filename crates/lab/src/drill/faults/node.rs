@@ -207,20 +207,14 @@ fn in_turn(mut steps: Vec<Step>, run: usize) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::super::super::catalogue::drill;
     use super::super::super::plan::Cast;
     use super::*;
 
     fn cast(run: usize) -> Cast {
-        Cast {
-            primary: "a".into(),
-            standbys: vec!["b".into(), "c".into()],
-            leader: Some("b".into()),
-            sites: BTreeMap::new(),
-            run,
-        }
+        Cast { leader: Some("b".into()), run, ..Cast::of("a", &["b", "c"]) }
     }
 
     #[test]

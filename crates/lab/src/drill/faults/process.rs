@@ -217,19 +217,11 @@ const _: () = assert!(matches!(Drill::PLAIN.layer, Layer::Process));
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::super::catalogue::drill;
     use super::*;
 
     fn cast(run: usize) -> Cast {
-        Cast {
-            primary: "a".into(),
-            standbys: vec!["b".into(), "c".into()],
-            leader: Some("b".into()),
-            sites: BTreeMap::new(),
-            run,
-        }
+        Cast { leader: Some("b".into()), run, ..Cast::of("a", &["b", "c"]) }
     }
 
     #[test]

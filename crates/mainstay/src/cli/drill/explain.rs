@@ -41,14 +41,8 @@ pub(super) fn text(drill: &'static Drill) -> String {
 
 /// Names that say who is who.
 fn example() -> Cast {
-    let name = |text: &str| NodeName::new(text);
-    Cast {
-        primary: name("the primary's node"),
-        standbys: vec![name("a standby's node"), name("the other standby's node")],
-        leader: Some(name("the leader's node")),
-        sites: std::collections::BTreeMap::new(),
-        run: 1,
-    }
+    let leader = Some(NodeName::new("the leader's node"));
+    Cast { leader, ..Cast::of("the primary's node", &["a standby's node", "the other standby's node"]) }
 }
 
 fn section(title: &str, lines: impl Iterator<Item = String>) -> String {

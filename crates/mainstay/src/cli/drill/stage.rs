@@ -38,8 +38,6 @@ const PRIMARY_LIMIT: Duration = Duration::from_secs(60);
 /// The system under drill, and how to ask it.
 pub(super) struct Stage {
     lab: Arc<Mutex<Lab>>,
-    /// What takes back the steps that were done and last.
-    pending: Mutex<Vec<Step>>,
     target: Target,
     sockets: BTreeMap<NodeName, std::path::PathBuf>,
     system: System,
@@ -79,7 +77,6 @@ impl Stage {
         let (name, database) = (name.clone(), config.clone());
         Ok(Self {
             lab: Arc::new(Mutex::new(lab)),
-            pending: Mutex::default(),
             target: target.clone(),
             sockets,
             system: *system,
@@ -289,8 +286,7 @@ impl Stage {
             let step = Step::Do { act, node: self.present_primary().await? };
             return Box::pin(self.apply(&step)).await.map(|proof| format!("{step}: {proof}"));
         }
-        self.pending().extend(step.undo());
-        let done = if let Step::Switchover(_) = step {
+        if let Step::Switchover(_) = step {
             self.switch(None).await
         } else if let Step::HandTo(node) = step {
             self.switch(Some(node.clone())).await
@@ -298,17 +294,7 @@ impl Stage {
             self.status().await
         } else {
             self.act(step).await
-        }?;
-        let finished = {
-            let mut pending = self.pending();
-            let before = pending.len();
-            pending.retain(|undo| undo != step);
-            before > 0 && pending.is_empty()
-        };
-        if finished {
-            self.dismiss_guards().await;
         }
-        Ok(done)
     }
 
     /// The node of whoever is the primary now, or will be soon.
@@ -327,33 +313,18 @@ impl Stage {
 
     /// Takes back what was done and lasts.
     pub(super) async fn take_back(&self) {
-        let pending = std::mem::take(&mut *self.pending());
-        for step in &pending {
-            note(&format!("{step}\n"));
-            // What is over already says so.
-            let _ = self.act(step).await;
+        let lab = self.lab.clone();
+        match tokio::task::spawn_blocking(move || lock(&lab).take_back()).await {
+            Ok(Ok(taken)) => taken.iter().for_each(|taken| note(&format!("{}\n", taken.step))),
+            Ok(Err(error)) => note(&format!("the fault could not be taken back: {error}\n")),
+            Err(error) => note(&format!("the fault could not be taken back: {error}\n")),
         }
-        if !pending.is_empty() {
-            self.dismiss_guards().await;
-        }
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Step>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn act(&self, step: &Step) -> Result<String, String> {
         let (lab, name, step) = (self.lab.clone(), self.name.clone(), step.clone());
         let done = tokio::task::spawn_blocking(move || drill::act(&mut lock(&lab), &name, &step)).await;
         done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-
-    async fn dismiss_guards(&self) {
-        let lab = self.lab.clone();
-        let dismissed = tokio::task::spawn_blocking(move || lock(&lab).dismiss_guards()).await;
-        if let Ok(Err(error)) = dismissed {
-            note(&format!("the guards of the fault could not be ended: {error}\n"));
-        }
     }
 
     async fn switch(&self, to: Option<NodeName>) -> Result<String, String> {

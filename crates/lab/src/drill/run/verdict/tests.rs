@@ -85,9 +85,7 @@ fn green() -> Forged {
 fn judged(forged: &Forged) -> Run {
     // Nothing is run on this runtime: only its handle is asked for.
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let standbys = vec!["b".into(), "c".into()];
-    let cast =
-        Cast { primary: "a".into(), standbys, leader: Some("b".into()), sites: BTreeMap::new(), run: 2 };
+    let cast = Cast { leader: Some("b".into()), run: 2, ..Cast::of("a", &["b", "c"]) };
     judge(&Case {
         plan: &forged.drill.plan(&cast),
         options: &Options::new(runtime.handle().clone(), tokio_postgres::Config::new()),
