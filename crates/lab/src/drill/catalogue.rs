@@ -138,10 +138,21 @@ impl Drill {
         self.is_light
     }
 
+    /// Whether the two cannot go on at once: what takes back the one would take back the other as well.
+    pub fn clashes(&self, other: &Self) -> bool {
+        let undone = |drill: &Self| -> Vec<Step> { drill.example().iter().flat_map(Step::undo).collect() };
+        let others: Vec<_> = undone(other).iter().filter_map(Step::act).collect();
+        undone(self).iter().filter_map(Step::act).any(|act| others.contains(&act))
+    }
+
     /// What the nodes it strikes must have.
     pub fn needs(&self) -> Needs {
-        let anybody = Cast::of("primary", &["standby", "other"]);
-        (self.acts)(&anybody).iter().map(Step::needs).max().unwrap_or(Needs::Nothing)
+        self.example().iter().map(Step::needs).max().unwrap_or(Needs::Nothing)
+    }
+
+    /// What is done to anybody.
+    fn example(&self) -> Vec<Step> {
+        (self.acts)(&Cast::of("primary", &["standby", "other"]))
     }
 }
 

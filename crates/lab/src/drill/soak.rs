@@ -51,7 +51,8 @@ impl Iterator for Order {
         let mut beside = vec![];
         for _ in 0..self.random() % (MOST_BESIDE + 1) {
             let free = |drill: &&'static Drill| {
-                drill.is_light() && *drill != main && !beside.contains(drill) && !main.is_for_async()
+                let clashes = |other: &&'static Drill| drill == other || drill.clashes(other);
+                drill.is_light() && !main.is_for_async() && !clashes(&main) && !beside.iter().any(clashes)
             };
             let light: Vec<&'static Drill> = self.drills.iter().copied().filter(free).collect();
             beside.extend(self.choose(&light));
@@ -227,6 +228,19 @@ mod tests {
         assert!(mixes.iter().all(|mix| !mix.beside.contains(&mix.main)));
         assert!(mixes.iter().any(|mix| mix.faults() == 3) && mixes.iter().any(|mix| mix.faults() == 1));
         assert!(mixes.iter().all(|mix| mix.beside.len() < 2 || mix.beside[0] != mix.beside[1]));
+    }
+
+    #[test]
+    fn faults_that_one_step_would_take_back_never_go_on_at_once() {
+        let slow = drill("standby-slow");
+        assert!(slow.clashes(drill("network-scrambled")) && !slow.clashes(drill("standby-slim")));
+        let mixes = Order::new(77, Drill::all().collect(), None).take(500);
+        for mix in mixes {
+            let all: Vec<&Drill> = mix.beside.iter().copied().chain([mix.main]).collect();
+            for (at, one) in all.iter().enumerate() {
+                assert!(!all[at + 1..].iter().any(|other| one.clashes(other)), "{mix}");
+            }
+        }
     }
 
     #[test]
