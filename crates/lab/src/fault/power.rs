@@ -117,6 +117,7 @@ impl Lab {
 
     /// Records that a node is off and removes its network.
     fn forget(&mut self, node: &NodeName) -> Result<()> {
+        self.end_relay(node)?;
         self.change(|manifest| {
             manifest.node_mut(node)?.init = None;
             if let Some(freezer) = Freezer::find(&manifest.system, node) {

@@ -75,6 +75,11 @@ impl Lab {
         Ok(Evidence::since(begun, in_words(node, carried)))
     }
 
+    /// Ends the slowness of a node that is off: its relay stands in the place of ports that the node's start makes anew.
+    pub(crate) fn end_relay(&self, node: &NodeName) -> Result<()> {
+        if self.relay(node).is_some() { self.speed_node(node).map(|_| ()) } else { Ok(()) }
+    }
+
     /// The relay of a node's links that is at work.
     fn relay(&self, node: &NodeName) -> Option<ProcessId> {
         let text = fs::read(self.relay_record(node)).ok()?;

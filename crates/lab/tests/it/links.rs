@@ -241,3 +241,18 @@ fn a_slow_node_that_is_killed_comes_back_fast_and_down_leaves_nothing() {
         });
     }
 }
+
+#[test]
+fn a_slow_node_can_lose_its_power_and_starts_with_fast_links() {
+    let bench = Bench::new();
+    let mut lab = bench.up();
+    let e1 = node("e1");
+    lab.slow_node(&e1, SLOW, LASTING).unwrap();
+    lab.kill_node(&e1).unwrap();
+    lab.start_node(&e1).unwrap();
+    let target = at(&lab, "e1", "fibre");
+    eventually("it answers", String::new, || dial(&lab, target).is_ok());
+    assert!(round_trip(&lab, target) < Duration::from_millis(30));
+    lab.speed_node(&e1).unwrap();
+    bench.down(Data::Remove);
+}
