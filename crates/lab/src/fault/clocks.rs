@@ -50,7 +50,7 @@ impl Lab {
         let library = self.clock_files(node)?.library;
         let begun = now();
         for target in [Target::Agent, Target::Postmaster(database.clone())] {
-            let found = self.find_process(node, &target)?;
+            let found = self.await_process(node, &target)?;
             if !has_mapped(found, &library.display().to_string()) {
                 return Err(LabError::NotPossible {
                     what: format!("changing the clocks of {target:?} of {node}"),

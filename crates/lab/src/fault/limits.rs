@@ -102,7 +102,7 @@ impl Lab {
 
     /// Allows a process of a node no file or connection beyond those it has open (`RLIMIT_NOFILE`, getrlimit(2)).
     pub fn limit_files(&self, node: &NodeName, target: &Target) -> Result<Evidence> {
-        let found = self.find_process(node, target)?;
+        let found = self.await_process(node, target)?;
         let begun = now();
         // New descriptors get the lowest free number, and the limit is above the highest allowed.
         let directory = format!("/proc/{}/fd", found.pid);

@@ -38,7 +38,7 @@ impl Lab {
 
     /// Tells the node's PostgreSQL to shut down, as `pg_ctl stop -m fast` does.
     pub fn stop_server(&self, node: &NodeName, database: &DatabaseName) -> Result<Evidence> {
-        let postmaster = self.find_process(node, &Target::Postmaster(database.clone()))?;
+        let postmaster = self.await_process(node, &Target::Postmaster(database.clone()))?;
         let begun = now();
         signal_process(postmaster, Signal::INT);
         Ok(Evidence::since(

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use effects::clock::now;
@@ -23,6 +24,12 @@ use crate::process;
 
 /// How long one process may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long is waited for a process that does not run at this moment.
+const RETURN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often is looked for it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A process of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +66,21 @@ impl Lab {
         })
     }
 
+    /// The same; what another fault has just ended is given the time to come back.
+    pub(super) fn await_process(&self, node: &NodeName, target: &Target) -> Result<ProcessId> {
+        let begun = now();
+        loop {
+            let found = self.find_process(node, target);
+            if found.is_ok() || now().since(begun) >= RETURN_LIMIT {
+                return found;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Kills one process of a node with SIGKILL.
     pub fn kill_process(&self, node: &NodeName, target: &Target) -> Result<Evidence> {
-        let found = self.find_process(node, target)?;
+        let found = self.await_process(node, target)?;
         let begun = now();
         signal_process(found, Signal::KILL);
         if process::wait_gone(found, DEATH_LIMIT) {
@@ -77,7 +96,7 @@ impl Lab {
     /// Stops one process of a node with SIGSTOP: it hangs, its children and its kernel go on. Returns which process, for
     /// [`Lab::resume_process`].
     pub fn hang_process(&self, node: &NodeName, target: &Target) -> Result<(ProcessId, Evidence)> {
-        let found = self.find_process(node, target)?;
+        let found = self.await_process(node, target)?;
         let begun = now();
         signal_process(found, Signal::STOP);
         if process::wait_until(DEATH_LIMIT, || process::is_stopped(found)) {
@@ -111,10 +130,15 @@ impl Lab {
     /// Shuts down the connection between a node's proxy and its agent at both ends. Neither process is touched: the
     /// proxy's end is borrowed (pidfd_getfd(2)), and shutdown(2) is for the connection, whoever holds it.
     pub fn cut_proxy(&self, node: &NodeName) -> Result<Evidence> {
-        let proxy = self.find_process(node, &Target::Proxy)?;
+        let proxy = self.await_process(node, &Target::Proxy)?;
         let begun = now();
         let doing = || format!("cutting the proxy of {node} from its agent");
-        let ends = agent_connections(proxy, "proxy.sock");
+        let mut ends = agent_connections(proxy, "proxy.sock");
+        // The agent may just have been killed, too.
+        while ends.is_empty() && now().since(begun) < RETURN_LIMIT {
+            thread::sleep(LOOK_EVERY);
+            ends = agent_connections(proxy, "proxy.sock");
+        }
         let handle = pidfd_open(pid_of(proxy)?, PidfdFlags::empty()).map_err(LabError::io(doing))?;
         for end in &ends {
             let borrowed =

@@ -195,10 +195,11 @@ pub async fn control(
 }
 
 /// Runs drills one after another until they have gone on for `length`, of which `spent` is over already and `done` runs
-/// are behind; tells `add` what came of each and how much is over then. A run that does not pass ends nothing.
+/// are behind; tells `add` what came of each and how much is over then. A run that does not pass, or a step of which could
+/// not be done, ends nothing.
 ///
 /// # Errors
-/// When the system does not come back to full redundancy, or cannot be measured.
+/// When the system does not come back to full redundancy or cannot be measured, or steps fail in three runs in a row.
 pub async fn soak(
     order: Order,
     (length, spent, done): (Duration, Duration, usize),
@@ -208,6 +209,7 @@ pub async fn soak(
     mut add: impl FnMut(&Mix, &Run, Duration),
 ) -> Result<(), DrillError> {
     let begun = clock::now();
+    let mut undone = 0;
     for (number, mix) in order.enumerate().skip(done) {
         let over = spent + clock::now().since(begun);
         if over >= length {
@@ -219,7 +221,16 @@ pub async fn soak(
             over.as_secs(),
             length.as_secs()
         ));
-        let run = once(&mix, number + 1, options, &view, &apply).await?;
+        let run = match once(&mix, number + 1, options, &view, &apply).await {
+            Err(error @ DrillError::Step { .. }) if undone < MOST_UNDONE => {
+                undone += 1;
+                Run { failures: vec![error.to_string()], ..Run::default() }
+            }
+            other => {
+                undone = 0;
+                other?
+            }
+        };
         if !run.passed {
             (options.tell)(&format!("NOT PASSED: {}", run.failures.join("; ")));
         }
@@ -230,6 +241,9 @@ pub async fn soak(
     }
     Ok(())
 }
+
+/// In so many runs in a row a step may fail before a soak gives up.
+const MOST_UNDONE: u32 = 2;
 
 /// How long the effect of a pretended fault is waited for, beside the time that it would last.
 const PRETENCE: Duration = Duration::from_secs(5);
