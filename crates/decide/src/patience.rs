@@ -1,7 +1,10 @@
 //! How long a probe of a server may go unanswered before the server counts as sick.
 //!
 //! A machine that is merely overloaded is no reason to fail over to another one, which often has the same load. So the
-//! deadline follows what was seen of late, within bounds that keep a hung server from being waited for.
+//! deadline follows what was seen of late, within bounds that keep a hung server from being waited for: how long probes
+//! took, how late open connections and the own process answer, and how long the server's processes wait for a processor. The
+//! last is what tells of a burst before any probe was late: a new connection is several processes' work, one after the
+//! other, and each waits for its turn.
 
 use std::time::Duration;
 
@@ -10,12 +13,21 @@ pub const SHORTEST: Duration = Duration::from_millis(900);
 /// The deadline of a probe however late answers used to come.
 pub const LONGEST: Duration = Duration::from_secs(3);
 
+/// How long an open connection may take to answer where answers come fast.
+pub const SHORTEST_ANSWER: Duration = Duration::from_millis(700);
+
 /// So many times as long as usual is too long.
 const TOO_LONG: u32 = 3;
 /// A new connection with a write takes about so many times as long as a question to an open one, with some to spare.
 const PROBE_COSTS: u32 = 8;
 /// The part of the excess of a late answer that each ordinary one takes away: a half in about 14 probes.
 const FORGET: u32 = 20;
+
+/// A machine is crowded when a process with something to do waits for so many times as long as it then runs. Two
+/// systems under load on two cores have 1 to 1.5, one that gets only what others leave 5 to 14.
+const CROWDED: f64 = 3.0;
+/// The part of what was seen of turns that each look takes away: a half in about 5 looks.
+const FORGET_TURNS: u32 = 8;
 
 /// What was seen of how late answers come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +36,8 @@ pub struct Patience {
     slowest: Duration,
     /// How long an open connection takes to answer now, and the own process to wake up.
     pressure: Duration,
+    /// For how long the server's processes ran of late, and for how long they waited for a processor.
+    turns: (Duration, Duration),
 }
 
 impl Patience {
@@ -42,9 +56,28 @@ impl Patience {
         self.pressure = took.max(self.pressure - self.pressure / PROBE_COSTS);
     }
 
+    /// The server's processes ran for `ran` since the last look, and waited for a processor for `waited`.
+    pub fn take_turns(&mut self, ran: Duration, waited: Duration) {
+        let keep = |sum: Duration, new: Duration| sum - sum / FORGET_TURNS + new;
+        self.turns = (keep(self.turns.0, ran), keep(self.turns.1, waited));
+    }
+
+    /// How many times slower than on a machine with processors to spare everything is that has to run; 1 there.
+    fn crowd(&self) -> f64 {
+        let (ran, waited) = self.turns;
+        if ran.is_zero() { 1.0 } else { (waited.as_secs_f64() / ran.as_secs_f64() / CROWDED).max(1.0) }
+    }
+
     /// How long a probe may wait now.
     pub fn limit(&self) -> Duration {
-        (self.slowest * TOO_LONG).max(self.pressure * PROBE_COSTS).clamp(SHORTEST, LONGEST)
+        let crowded = SHORTEST.mul_f64(self.crowd().min(LONGEST.as_secs_f64() / SHORTEST.as_secs_f64()));
+        (self.slowest * TOO_LONG).max(self.pressure * PROBE_COSTS).max(crowded).clamp(SHORTEST, LONGEST)
+    }
+
+    /// How long an open connection may take to answer now: a server whose sessions all hang is found as soon as one that
+    /// takes no new ones.
+    pub fn answer_limit(&self) -> Duration {
+        (self.limit() / 2).max(SHORTEST_ANSWER)
     }
 }
 
@@ -92,6 +125,28 @@ mod tests {
         assert_eq!(patience.limit(), LONGEST);
         let mut patience = Patience::default();
         patience.answered(ms(30_000));
+        assert_eq!(patience.limit(), SHORTEST);
+    }
+
+    #[test]
+    fn a_crowded_machine_is_given_time_and_one_with_processors_to_spare_none() {
+        let mut patience = Patience::default();
+        (0..20).for_each(|_| patience.take_turns(ms(4), ms(8)));
+        assert_eq!(patience.limit(), SHORTEST, "a machine that is busy is not crowded");
+        assert_eq!(patience.answer_limit(), SHORTEST_ANSWER);
+        (0..5).for_each(|_| patience.take_turns(ms(4), ms(80)));
+        assert!(patience.limit() > ms(2400), "half a second of a crowd: {:?}", patience.limit());
+        (0..99).for_each(|_| patience.take_turns(ms(4), ms(400)));
+        assert_eq!(patience.limit(), LONGEST, "a server that hangs is found on a busy machine too");
+        assert_eq!(patience.answer_limit(), ms(1500));
+        (0..60).for_each(|_| patience.take_turns(ms(4), Duration::ZERO));
+        assert_eq!(patience.limit(), SHORTEST);
+    }
+
+    #[test]
+    fn where_nobody_counts_turns_nothing_is_given() {
+        let mut patience = Patience::default();
+        patience.take_turns(Duration::ZERO, Duration::ZERO);
         assert_eq!(patience.limit(), SHORTEST);
     }
 }

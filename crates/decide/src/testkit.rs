@@ -42,6 +42,7 @@ pub(crate) fn record(term: u64, phase: Phase, sync: &[&str]) -> Leadership {
         system_identifier: Some(1),
         lineage: vec![],
         restart: None,
+        handed_on: 0,
         because: String::new(),
     }
 }

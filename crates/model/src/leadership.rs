@@ -160,6 +160,10 @@ pub struct Leadership {
     /// Whose turn it is to restart, if anybody's.
     #[serde(default)]
     pub restart: Option<RestartTurn>,
+    /// How many leaderships in a row ended because commits waited for standbys that were there: the next primary may have the
+    /// same trouble, and is given longer each time.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub handed_on: u32,
     /// Why the record is as it is, in one sentence.
     pub because: String,
 }
@@ -188,6 +192,11 @@ impl fmt::Display for RestartTurn {
         let Self { member, what_for, number, of, .. } = self;
         write!(f, "{member} restarts {what_for} ({number} of {of})")
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Leadership {
@@ -265,6 +274,7 @@ mod tests {
             system_identifier: Some(7),
             lineage: vec![],
             restart: None,
+            handed_on: 0,
             because: "e1 is the most advanced member".to_owned(),
         };
         let text = serde_json::to_string(&record).unwrap();

@@ -52,6 +52,11 @@ impl Client {
         self.pending.iter().filter(move |pending| pending.node == node && pending.history == history)
     }
 
+    /// How many writes wait at `node` on this history.
+    pub(crate) fn waiting_at(&self, node: usize, history: u64) -> u32 {
+        u32::try_from(self.pending_at(node, history).count()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn acknowledge(&mut self, acknowledged: Acknowledged) {
         self.pending.retain(|pending| pending.write != acknowledged.write);
         self.longest_gap = self

@@ -60,6 +60,10 @@ impl World {
             Fault::Isolate(_) => self.network.isolate(node),
             Fault::Mute(_) => self.network.mute(node),
             Fault::OneWay(_, other) => self.network.cut(node, to(other)),
+            Fault::Narrow(_) => {
+                self.network.narrow(node);
+                _ = self.machines[node].narrow_since.get_or_insert(now);
+            }
             Fault::Slow => self.network.slow_down(),
             Fault::Postmaster(_) => {
                 if matches!(self.machines[node].postgres.process, Process::Primary | Process::Standby { .. })
@@ -145,6 +149,12 @@ impl World {
             Fault::Isolate(_) => self.network.rejoin(node),
             Fault::Mute(_) => self.network.unmute(node),
             Fault::OneWay(_, other) => self.network.mend(node, other % self.machines.len()),
+            Fault::Narrow(_) => {
+                self.network.widen(node);
+                if self.network.carries_log(node, node) {
+                    self.machines[node].narrow_since = None;
+                }
+            }
             Fault::Slow => self.network.speed_up(),
             Fault::Disk(_) => self.machines[node].disk_hangs_since = None,
             Fault::Leaderless => self.store.cannot_elect = false,

@@ -8,6 +8,7 @@ pub(crate) const MOST_NODES: usize = 5;
 pub(crate) struct Network {
     cuts: [[u32; MOST_NODES]; MOST_NODES],
     slow: u32,
+    narrow: [u32; MOST_NODES],
 }
 
 impl Network {
@@ -40,6 +41,21 @@ impl Network {
 
     pub(crate) fn mend(&mut self, from: usize, to: usize) {
         self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+    }
+
+    /// Whether long packets arrive: log, copies of data.
+    pub(crate) fn carries_log(&self, a: usize, b: usize) -> bool {
+        self.narrow[a] == 0 && self.narrow[b] == 0
+    }
+
+    /// Only short packets from and to a node arrive.
+    pub(crate) fn narrow(&mut self, node: usize) {
+        self.narrow[node] += 1;
+    }
+
+    /// Takes back what [`Network::narrow`] did.
+    pub(crate) fn widen(&mut self, node: usize) {
+        self.narrow[node] = self.narrow[node].saturating_sub(1);
     }
 
     /// Nothing that a node sends arrives.

@@ -37,7 +37,7 @@ fn storm(random: &mut Random) -> Vec<Step> {
     let mut at = FIRST;
     while at < SAFETY_PHASE {
         let target = if random.once_in(2) { Target::Primary } else { Target::Node(random.below(5)) };
-        let fault = match random.below(16) {
+        let fault = match random.below(17) {
             0..=2 => Fault::Power(target),
             3 | 4 => Fault::Agent(target),
             5 => Fault::AgentStalls(target),
@@ -48,6 +48,7 @@ fn storm(random: &mut Random) -> Vec<Step> {
             10 => Fault::Disk(target),
             11 => Fault::Leaderless,
             12 | 13 => Fault::Switchover,
+            14 => Fault::Narrow(target),
             _ => Fault::Postmaster(target),
         };
         steps.push(Step { at, lasts: random.between(30_000, 6_000_000), fault });
@@ -62,7 +63,7 @@ fn alone(random: &mut Random) -> Vec<Step> {
     let mut at = FIRST;
     while at + ALONE.0 < SAFETY_PHASE {
         let target = if random.once_in(3) { Target::Node(random.below(3)) } else { Target::Primary };
-        let fault = match random.below(9) {
+        let fault = match random.below(10) {
             0 => Fault::Power(target),
             1 => Fault::Agent(target),
             2 => Fault::AgentStalls(target),
@@ -71,6 +72,7 @@ fn alone(random: &mut Random) -> Vec<Step> {
             5 => Fault::Disk(target),
             6 => Fault::Leaderless,
             7 => Fault::Switchover,
+            8 => Fault::Narrow(target),
             _ => Fault::Postmaster(target),
         };
         steps.push(Step { at, lasts: ALONE.0, fault });

@@ -361,7 +361,8 @@ impl World {
             let link = |other: usize| {
                 let flushed = self.machines[other].postgres.lsn();
                 let lacks = flushed < machine.postgres.lsn();
-                let hangs = self.machines[other].disk_hangs_since.filter(|_| lacks);
+                let narrow = machine.narrow_since.or(self.machines[other].narrow_since);
+                let hangs = self.machines[other].disk_hangs_since.or(narrow).filter(|_| lacks);
                 let stalled = hangs.map_or(Duration::ZERO, |since| now.since(since));
                 let stalled_ms = u32::try_from(stalled.as_millis()).unwrap_or(u32::MAX);
                 (self.machines[other].name.clone(), StandbyLink { streaming: true, flushed, stalled_ms })
@@ -369,7 +370,7 @@ impl World {
             Server::Primary(PrimaryFacts {
                 position: machine.postgres.position(),
                 standbys: (0..self.members).filter(|other| self.streams(node, *other)).map(link).collect(),
-                waiting_commits: 0,
+                waiting_commits: self.client.waiting_at(node, machine.postgres.history),
                 started_us: machine.postgres.started_us,
             })
         })
@@ -445,6 +446,7 @@ impl World {
             self.machines[node].frozen = false;
             self.machines[node].stalled = false;
             self.machines[node].disk_hangs_since = None;
+            self.machines[node].narrow_since = None;
             let backlog = std::mem::take(&mut self.machines[node].backlog);
             if self.machines[node].up && self.machines[node].agent.is_some() {
                 for input in backlog {

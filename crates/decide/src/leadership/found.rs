@@ -47,6 +47,7 @@ fn founding_record(question: &Question<'_>, term: Term, by: &NodeName) -> Leader
         system_identifier: None,
         lineage: vec![],
         restart: None,
+        handed_on: 0,
         because: format!("{by} creates the database"),
     }
 }

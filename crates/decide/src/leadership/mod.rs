@@ -1,6 +1,7 @@
 //! What should the leadership record of a database be next? Asked by the elected leader on every change of what it knows;
 //! the answer is committed by compare-and-set, so that two leaders cannot both be obeyed.
 
+mod confirm;
 mod elect;
 mod found;
 mod hand_over;
@@ -34,6 +35,8 @@ pub struct Memory {
     phase_since: Moment,
     change_since: Option<Moment>,
     link_lost: BTreeMap<NodeName, Moment>,
+    /// Since when the primary has had a connection for log from each standby, whatever comes of it.
+    linked_since: BTreeMap<NodeName, Moment>,
     /// Since when the primary's agent has not said what its server does: it has just started.
     unknown_since: Option<Moment>,
 }
@@ -68,7 +71,9 @@ pub fn decide(question: &Question<'_>, memory: &mut Memory) -> Decision<Leadersh
             if kept.action.is_some() {
                 return kept;
             }
-            restart::decide(question, record, primary).unwrap_or(kept)
+            confirm::decide(question, record, primary, memory)
+                .or_else(|| restart::decide(question, record, primary))
+                .unwrap_or(kept)
         }
         Phase::Revoking { former, prefer, forced } => match forced {
             Some(forced) => elect::forced(question, record, forced),
@@ -85,6 +90,7 @@ impl Memory {
             self.phase = phase;
             self.phase_since = question.now;
             self.link_lost.clear();
+            self.linked_since.clear();
         }
         if record.previous_sync.is_empty() {
             self.change_since = None;
@@ -98,7 +104,12 @@ impl Memory {
         }
         let facts = view.and_then(|view| view.primary());
         for node in &question.rules.members {
-            let streams = facts.and_then(|facts| facts.standbys.get(node)).is_some_and(|link| link.streaming);
+            let link = facts.and_then(|facts| facts.standbys.get(node));
+            let streams = link.is_some_and(|link| link.streaming);
+            match link {
+                Some(_) => _ = self.linked_since.entry(node.clone()).or_insert(question.now),
+                None => _ = self.linked_since.remove(node),
+            }
             if streams || facts.is_none() {
                 self.link_lost.remove(node);
             } else {

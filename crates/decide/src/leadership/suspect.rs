@@ -125,7 +125,7 @@ fn disk_fails(
 }
 
 /// Who can take part in a revocation.
-fn able(question: &Question<'_>, primary: &NodeName) -> BTreeSet<NodeName> {
+pub(super) fn able(question: &Question<'_>, primary: &NodeName) -> BTreeSet<NodeName> {
     let others = question.members.iter().filter(|(node, view)| *node != primary && can_report(view));
     others.map(|(node, _)| node.clone()).collect()
 }

@@ -145,7 +145,7 @@ fn fault(question: &Question<'_>, node: &NodeName, facts: &PrimaryFacts) -> Stri
     }
 }
 
-fn desired(
+pub(super) fn desired(
     question: &Question<'_>,
     record: &Leadership,
     primary: &NodeName,

@@ -295,6 +295,7 @@ mod tests {
             system_identifier: None,
             lineage: vec![],
             restart: None,
+            handed_on: 0,
             because: String::new(),
         }
     }

@@ -8,6 +8,7 @@ mod registry;
 mod spawn;
 mod strangers;
 mod tool;
+mod turns;
 mod user;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use rustix::process::Signal;
 pub use spawn::{MARK, Spawn, find_program, spawn, spawn_detached};
 pub use strangers::reap_strangers;
 pub use tool::{ToolCommand, ToolError, ToolOutput, run_tool};
+pub use turns::Turns;
 pub use user::OsUser;
 
 /// Which process: pid and start time, an identity that survives the pid's reuse (within one boot).

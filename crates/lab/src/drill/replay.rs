@@ -86,6 +86,7 @@ fn act(fault: Fault) -> Option<&'static Act> {
         Fault::Freeze(_) => Some(&faults::FREEZE_NODE),
         Fault::Isolate(_) => Some(&faults::CUT_NODE),
         Fault::Mute(_) => Some(&faults::MUTE),
+        Fault::Narrow(_) => Some(&faults::NARROW),
         Fault::Postmaster(_) => Some(&faults::KILL_POSTMASTER),
         // The lab has no way to take the lead from everybody, to lose the log that somebody needs at a moment of its choice,
         // or to cut one direction between two nodes; the rest changes what an operator has set.

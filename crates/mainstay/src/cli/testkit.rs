@@ -135,6 +135,7 @@ fn leadership(system: &System, database: &DatabaseName) -> Leadership {
         system_identifier: Some(1),
         lineage: vec![],
         restart: None,
+        handed_on: 0,
         because: "commits are provably confirmed".to_owned(),
     }
 }

@@ -36,6 +36,8 @@ pub enum Fault {
     Mute(Target),
     /// Nothing that it sends to this node arrives.
     OneWay(Target, usize),
+    /// Long packets from and to it are lost: heartbeats come through, log does not.
+    Narrow(Target),
     /// Messages are late, come twice and in another order.
     Slow,
     /// The postmaster is killed.
@@ -119,6 +121,7 @@ impl Fault {
             Self::Isolate(_) => "node cut off",
             Self::Mute(_) => "node cut one way",
             Self::OneWay(..) => "link cut one way",
+            Self::Narrow(_) => "long packets lost",
             Self::Slow => "messages late and doubled",
             Self::Postmaster(_) => "postmaster killed",
             Self::Disk(_) => "disk hangs",
@@ -142,6 +145,7 @@ impl Fault {
             | Self::Isolate(target)
             | Self::Mute(target)
             | Self::OneWay(target, _)
+            | Self::Narrow(target)
             | Self::Postmaster(target)
             | Self::Disk(target)
             | Self::LogGone(target)
@@ -163,6 +167,7 @@ impl Fault {
             Self::Isolate(_) => Self::Isolate(target),
             Self::Mute(_) => Self::Mute(target),
             Self::OneWay(_, other) => Self::OneWay(target, other),
+            Self::Narrow(_) => Self::Narrow(target),
             Self::Postmaster(_) => Self::Postmaster(target),
             Self::Disk(_) => Self::Disk(target),
             Self::LogGone(_) => Self::LogGone(target),
@@ -182,6 +187,7 @@ impl Fault {
             | Self::Isolate(_)
             | Self::Mute(_)
             | Self::OneWay(..)
+            | Self::Narrow(_)
             | Self::Slow
             | Self::Disk(_)
             | Self::Leaderless

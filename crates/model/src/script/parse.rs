@@ -29,13 +29,14 @@ const FORMS: &str = "`# text`, `seed NUMBER`, `N nodes, N members, N must confir
 type OfANode = (&'static str, &'static str, fn(Target) -> Fault);
 
 /// Faults of one node: what stands before its name, and behind it. The longer of two that begin alike comes first.
-const OF_A_NODE: [OfANode; 11] = [
+const OF_A_NODE: [OfANode; 12] = [
     ("power off ", "", Fault::Power),
     ("kill the agent of ", "", Fault::Agent),
     ("freeze the agent of ", "", Fault::AgentStalls),
     ("freeze ", "", Fault::Freeze),
     ("cut off ", "", Fault::Isolate),
     ("cut what ", " sends", Fault::Mute),
+    ("lose the long packets of ", "", Fault::Narrow),
     ("kill the postmaster of ", "", Fault::Postmaster),
     ("hang the disk of ", "", Fault::Disk),
     ("drop the log that ", " needs", Fault::LogGone),

@@ -25,6 +25,7 @@ impl fmt::Display for Fault {
             Self::Isolate(target) => write!(f, "cut off {target}"),
             Self::Mute(target) => write!(f, "cut what {target} sends"),
             Self::OneWay(target, to) => write!(f, "cut what {target} sends to n{}", to + 1),
+            Self::Narrow(target) => write!(f, "lose the long packets of {target}"),
             Self::Slow => f.write_str("delay all messages"),
             Self::Postmaster(target) => write!(f, "kill the postmaster of {target}"),
             Self::Disk(target) => write!(f, "hang the disk of {target}"),

@@ -41,6 +41,7 @@ fn every_fault_is_read_as_it_is_written() {
         Fault::Isolate(target),
         Fault::Mute(target),
         Fault::OneWay(target, 4),
+        Fault::Narrow(target),
         Fault::Slow,
         Fault::Postmaster(Target::Standby),
         Fault::Disk(target),

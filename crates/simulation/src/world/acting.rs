@@ -289,7 +289,8 @@ impl World {
         };
         let source = &self.machines[of];
         let usable = source.up && !source.frozen && source.postgres.process == Process::Primary;
-        if promised > term || !usable || !self.network.connects(node, of) || !self.gate_is_open(of) {
+        let arrives = self.network.connects(node, of) && self.network.carries_log(node, of);
+        if promised > term || !usable || !arrives || !self.gate_is_open(of) {
             return Err("the primary cannot be reached".to_owned());
         }
         let mut copy = source.postgres.clone();
@@ -312,7 +313,10 @@ impl World {
             postgres.flush();
             let length = postgres.log.len();
             for standby in 0..self.members {
-                while self.streams(node, standby) && self.machines[standby].postgres.log.len() < length {
+                while self.streams(node, standby)
+                    && self.network.carries_log(node, standby)
+                    && self.machines[standby].postgres.log.len() < length
+                {
                     self.replicate(node, standby);
                 }
                 if self.machines[standby].disk_hangs_since.is_none() {

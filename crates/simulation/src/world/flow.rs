@@ -20,7 +20,7 @@ impl World {
             for standby in 0..self.members {
                 let streams = self.streams(primary, standby);
                 self.keep_receiver(primary, standby, streams);
-                if streams {
+                if streams && self.network.carries_log(primary, standby) {
                     self.replicate(primary, standby);
                 }
             }

@@ -19,6 +19,8 @@ pub(crate) struct Machine {
     pub(crate) stalled: bool,
     pub(crate) clock: Clock,
     pub(crate) disk_hangs_since: Option<Moment>,
+    /// Since when no long packet from or to it has arrived.
+    pub(crate) narrow_since: Option<Moment>,
     pub(crate) agent: Option<Agent>,
     /// Counts the runs of the agent; whatever belongs to an earlier one is void.
     pub(crate) run: u64,
@@ -47,6 +49,7 @@ impl Machine {
             stalled: false,
             clock: Clock { ahead, drift },
             disk_hangs_since: None,
+            narrow_since: None,
             agent: None,
             run: 0,
             durable: Durable::default(),

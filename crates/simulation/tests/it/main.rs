@@ -26,7 +26,7 @@ fn goes_through(seeds: Range<u64>) -> Total {
     let (standbys, primaries) = total.restarts;
     assert!(standbys > seeds && primaries > seeds / 4, "too few restarts: {standbys} and {primaries}");
     assert!(total.single > seeds / 10, "too few seeds with one fault at a time: {}", total.single);
-    assert!(total.faults.len() == 12, "not every kind of fault happened: {:?}", total.faults);
+    assert!(total.faults.len() == 13, "not every kind of fault happened: {:?}", total.faults);
     total
 }
 

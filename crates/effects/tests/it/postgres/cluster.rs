@@ -186,6 +186,7 @@ pub(crate) fn token(node: &NodeName, term: u64) -> PrimaryToken {
         system_identifier: None,
         lineage: vec![],
         restart: None,
+        handed_on: 0,
         because: "the test says so".into(),
     };
     PrimaryToken::of(&record, node).unwrap()

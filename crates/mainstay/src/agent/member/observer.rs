@@ -8,6 +8,7 @@ use decide::agent::Input;
 use decide::patience::Patience;
 use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
+use effects::process::Turns;
 use model::NodeName;
 use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
@@ -18,8 +19,6 @@ use super::{Ground, settings};
 
 /// How often the server is asked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long it may take to answer an established connection.
-const ANSWER_LIMIT: Duration = Duration::from_millis(700);
 /// How often a new connection is made and, on a primary, a write flushed; whether or not the one before has been answered.
 /// How long an answer may take is for [`Patience`] to say.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
@@ -109,6 +108,7 @@ struct Watch {
     refused: u32,
     refusal: String,
     patience: Patience,
+    turns: Turns,
     /// Looks in a row that were not answered.
     failures: u32,
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
@@ -129,6 +129,7 @@ impl Watch {
             refused: 0,
             refusal: String::new(),
             patience: Patience::default(),
+            turns: Turns::default(),
             failures: 0,
             stalls: BTreeMap::new(),
             was_primary: false,
@@ -153,7 +154,7 @@ impl Watch {
             return self.stopped().await;
         };
         let begun = clock::now();
-        let observed = postmaster.member().observer().observe(ANSWER_LIMIT).await;
+        let observed = postmaster.member().observer().observe(self.patience.answer_limit()).await;
         self.patience.feel(clock::now().since(begun));
         match observed {
             Ok(facts) => {
@@ -260,7 +261,12 @@ impl Watch {
             }
         };
         let now = clock::now();
-        if now.since(self.probed_at) >= PROBE_EVERY {
+        let is_due = now.since(self.probed_at) >= PROBE_EVERY;
+        // While an answer is waited for, every look tells how crowded the machine has become meanwhile.
+        if is_due || !self.pending.is_empty() {
+            self.look_at_turns();
+        }
+        if is_due {
             self.probed_at = now;
             self.pending.push(self.probe(primary, now));
         }
@@ -268,6 +274,13 @@ impl Watch {
         match self.probes_fail(now) {
             Some(because) => Server::Sick { primary, because },
             None => server,
+        }
+    }
+
+    fn look_at_turns(&mut self) {
+        if let Some(postmaster) = self.ground.postmaster() {
+            let (ran, waited) = self.turns.since_last(postmaster.process().id().pid);
+            self.patience.take_turns(ran, waited);
         }
     }
 

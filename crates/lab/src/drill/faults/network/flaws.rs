@@ -21,7 +21,7 @@ pub(super) static LOSE: Act = Act {
     ..BY_TIMEOUT
 };
 
-pub(super) static NARROW: Act = Act {
+pub(in super::super::super) static NARROW: Act = Act {
     name: "narrow",
     words: "lose the long packets of what {} sends and gets",
     means: "the switch drops packets of more than 1000 bytes (nftables set elements with a timeout); then a checkpoint, so that \
