@@ -31,6 +31,8 @@ pub struct Drill {
     pub(super) shows: bool,
     /// Whether it may go on beside another fault: no member is lost by it.
     pub(super) is_light: bool,
+    /// How to make more of it than one run, where that is what it is for.
+    pub(super) longer: Option<&'static str>,
 }
 
 /// Where a fault strikes.
@@ -94,6 +96,7 @@ impl Drill {
         vary: |_, _| {},
         shows: true,
         is_light: false,
+        longer: None,
     };
 
     /// All drills, in the order in which documents list them.
@@ -139,6 +142,11 @@ impl Drill {
     /// Whether it may go on beside another fault.
     pub const fn is_light(&self) -> bool {
         self.is_light
+    }
+
+    /// How to make more of it than one run, where that is what it is for.
+    pub const fn longer(&self) -> Option<&'static str> {
+        self.longer
     }
 
     /// What the nodes it strikes must have.
