@@ -85,8 +85,10 @@ pub enum DialError {
     Name(NodeName),
 }
 
-/// Connects to `expected` at `address`, proves both sides to each other, and waits until the node has accepted us; all
-/// within `deadline`. With `source` the connection leaves through the line that owns that address.
+/// Connects to `expected` at `address`, proves both sides to each other, and waits until the node has accepted us. Each of
+/// these three steps costs a round trip, and may take as long as `deadline`: whoever is not there is given up after the
+/// first, and a slow network is not given up although all of it takes longer. With `source` the connection leaves through
+/// the line that owns that address.
 pub async fn dial(
     address: SocketAddr,
     expected: &NodeName,
@@ -95,26 +97,31 @@ pub async fn dial(
     deadline: Duration,
     source: Option<IpAddr>,
 ) -> Result<Connection, DialError> {
-    let target = Target { node: expected, address, kind };
-    match tokio::time::timeout(deadline, target.connect(identity, source)).await {
-        Ok(result) => result,
-        Err(_) => Err(DialError::TimedOut { node: expected.clone(), address, waited: deadline }),
-    }
+    Target { node: expected, address, kind, deadline }.connect(identity, source).await
 }
 
 struct Target<'a> {
     node: &'a NodeName,
     address: SocketAddr,
     kind: StreamKind,
+    /// For each step.
+    deadline: Duration,
 }
 
 impl Target<'_> {
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
+        tokio::time::timeout(self.deadline, step).await.unwrap_or_else(|_| {
+            Err(DialError::TimedOut { node: self.node.clone(), address: self.address, waited: self.deadline })
+        })
+    }
+
     async fn connect(&self, identity: &Identity, source: Option<IpAddr>) -> Result<Connection, DialError> {
-        let stream =
-            socket::connect(self.address, source).await.map_err(|error| self.connect_error(error))?;
+        let connected =
+            async { socket::connect(self.address, source).await.map_err(|error| self.connect_error(error)) };
+        let stream = self.in_time(connected).await?;
         socket::tune(&stream, self.kind.unacknowledged_limit()).map_err(|error| self.connect_error(error))?;
-        let mut stream = self.handshake(identity, stream).await?;
-        self.greet(&mut stream).await?;
+        let mut stream = self.in_time(self.handshake(identity, stream)).await?;
+        self.in_time(self.greet(&mut stream)).await?;
         Ok(Connection::new(TlsStream::from(stream), self.node.clone(), self.kind))
     }
 

@@ -143,7 +143,8 @@ impl Node {
             return Err(Failure::NotDone(Hindrance::NotLeader));
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let within = if operation.is_read() { left.min(self.timings.read_attempt()) } else { left };
+        let within =
+            if operation.is_read() { left.min(self.pace.lasts(self.timings.read_attempt())) } else { left };
         let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let request = Request { to: Some(leader), body: RequestBody::Operate(operation.clone(), millis) };
         match encode(&request, &[]) {

@@ -67,6 +67,7 @@ impl Node {
                 let identity = self.identity().await;
                 answer(identity.map_err(|hindrance| io::Error::other(Reason::from(hindrance)))?)
             }
+            RequestBody::Ping => answer(()),
             RequestBody::Operate(operation, millis) => answer(self.operate(&operation, millis).await),
         }
     }

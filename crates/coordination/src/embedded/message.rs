@@ -35,6 +35,8 @@ pub(crate) enum RequestBody {
     Snapshot(SnapshotChunk),
     /// Who are you?
     Identify,
+    /// Nothing but an answer is wanted, to see how long it takes.
+    Ping,
     /// A client's operation for the leader, to be done within the milliseconds given.
     Operate(Operation, u64),
 }

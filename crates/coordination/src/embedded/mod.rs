@@ -20,7 +20,9 @@ mod message;
 mod network;
 mod node;
 mod operation;
+mod pace;
 mod raft_types;
+mod round_trips;
 mod status;
 mod store;
 #[cfg(test)]
@@ -53,6 +55,7 @@ use crate::{
 use leases::LeaseClock;
 use node::Node;
 use operation::{Done, Operation};
+use pace::Pace;
 use raft_types::{Command, RaftHandle, RaftId};
 
 /// What a node needs to take part.
@@ -62,7 +65,7 @@ pub struct EmbeddedConfig {
     pub node: NodeName,
     /// Where `coordination.redb` lies. Never on a database's volume: a hung disk there must not cost the vote.
     pub directory: PathBuf,
-    /// Heartbeat and election times; the same on all nodes.
+    /// Heartbeat and election times where the network is fast; the same on all nodes. On a slow one they stretch.
     pub timings: Timings,
 }
 
@@ -311,10 +314,12 @@ fn run(
         match start(config, transport, id, log, machine).await {
             Ok(node) => {
                 let background = tokio::spawn(tend(node.clone()));
+                let pace = tokio::spawn(round_trips::keep_pace(node.clone()));
                 if ready.send(Ok((node, Handle::current()))).is_ok() {
                     let _ = stopped.await;
                 }
                 background.abort();
+                pace.abort();
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -335,7 +340,8 @@ async fn start(
     machine: store::Machine,
 ) -> Result<Arc<Node>, OpenError> {
     let raft_config = config.timings.to_raft().map_err(|error| OpenError::Timings(error.to_string()))?;
-    let network = network::Network::new(transport.clone(), config.timings);
+    let pace = Pace::of_this_thread();
+    let network = network::Network::new(transport.clone(), config.timings, pace.clone());
     let shared = machine.shared();
     let raft = RaftHandle::new(id, Arc::new(raft_config), network, log, machine).await;
     let directory = config.directory;
@@ -347,6 +353,7 @@ async fn start(
         shared,
         transport,
         timings: config.timings,
+        pace,
         leases: LeaseClock::new(),
         hint: watch::Sender::new(LeaderHint::default()),
         arriving: incoming::Arriving::default(),

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use super::message::{
     ChunkAnswer, Request, RequestBody, Response, SNAPSHOT_CHUNK, SnapshotChunk, decode, encode,
 };
+use super::pace::Pace;
 use super::raft_types::{LogId, Peer, RaftId, Snapshot, TypeConfig, Vote};
 use super::timings::Timings;
 use crate::BoxFuture;
@@ -53,6 +54,7 @@ pub trait RaftTransport: Send + Sync + 'static {
 pub(crate) struct Network {
     transport: Arc<dyn RaftTransport>,
     timings: Timings,
+    pace: Arc<Pace>,
 }
 
 /// Messages to one incarnation of one node.
@@ -60,20 +62,22 @@ pub(crate) struct Connection {
     transport: Arc<dyn RaftTransport>,
     target: RaftId,
     name: NodeName,
-    /// How long an append may take.
+    /// How long an append may take, by Raft's clock.
     append: Duration,
+    pace: Arc<Pace>,
 }
 
 /// How long a node may take to install a snapshot once it has all of it.
 const INSTALL: Duration = Duration::from_secs(10);
 
 impl Network {
-    pub(crate) fn new(transport: Arc<dyn RaftTransport>, timings: Timings) -> Self {
-        Self { transport, timings }
+    pub(crate) fn new(transport: Arc<dyn RaftTransport>, timings: Timings, pace: Arc<Pace>) -> Self {
+        Self { transport, timings, pace }
     }
 
     fn connection(&self, target: RaftId, node: &Peer, append: Duration) -> Connection {
-        Connection { transport: self.transport.clone(), target, name: node.node_name(), append }
+        let (transport, pace) = (self.transport.clone(), self.pace.clone());
+        Connection { transport, target, name: node.node_name(), append, pace }
     }
 }
 
@@ -134,7 +138,7 @@ impl Connection {
         let mut piece = 0..0;
         loop {
             let chunk = SnapshotChunk { vote, meta: meta.clone(), offset: piece.start, total };
-            let deadline = if piece.end == total { INSTALL } else { self.append };
+            let deadline = if piece.end == total { INSTALL } else { self.pace.lasts(self.append) };
             match self.send(RequestBody::Snapshot(chunk), &data[piece.clone()], deadline).await? {
                 ChunkAnswer::Installed(response) => return Ok(response),
                 ChunkAnswer::Kept if piece.end < total => {
@@ -164,7 +168,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 Err(error) => sent_upto = Some(halve(&mut request).ok_or_else(|| unreachable(&error))?),
             }
         };
-        let response = self.send_encoded(message, self.append).await?;
+        let response = self.send_encoded(message, self.pace.lasts(self.append)).await?;
         match sent_upto {
             Some(upto) if response == AppendEntriesResponse::Success => {
                 Ok(AppendEntriesResponse::PartialSuccess(Some(upto)))
@@ -178,7 +182,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>> {
-        self.send(RequestBody::Vote(rpc), &[], option.hard_ttl()).await
+        self.send(RequestBody::Vote(rpc), &[], self.pace.lasts(option.hard_ttl())).await
     }
 
     async fn pre_vote(
@@ -186,7 +190,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>> {
-        self.send(RequestBody::PreVote(rpc), &[], option.hard_ttl()).await
+        self.send(RequestBody::PreVote(rpc), &[], self.pace.lasts(option.hard_ttl())).await
     }
 
     async fn full_snapshot(
@@ -207,7 +211,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>> {
-        self.send(RequestBody::Transfer(rpc), &[], option.hard_ttl()).await
+        self.send(RequestBody::Transfer(rpc), &[], self.pace.lasts(option.hard_ttl())).await
     }
 }
 

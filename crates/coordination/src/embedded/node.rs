@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::NodeName;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant as _, RaftMetrics, ServerState};
+use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::incoming::Arriving;
 use super::leases::LeaseClock;
 use super::network::RaftTransport;
 use super::operation::Hindrance;
+use super::pace::Pace;
 use super::raft_types::{Members, RaftHandle, RaftId, TypeConfig};
 use super::status::{Role, Status};
 use super::store::Shared;
@@ -27,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) shared: Shared,
     pub(crate) transport: Arc<dyn RaftTransport>,
     pub(crate) timings: Timings,
+    /// Raft's clock.
+    pub(crate) pace: Arc<Pace>,
     pub(crate) leases: LeaseClock,
     pub(crate) hint: watch::Sender<LeaderHint>,
     pub(crate) arriving: Arriving,
@@ -52,15 +55,15 @@ impl Node {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// For a leader: how long ago a quorum answered it. A belief of this node, proof of nothing.
-    pub(crate) fn quorum_age(metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
-        metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed())
+    /// For a leader: how long ago a quorum answered it, by Raft's clock. A belief of this node, proof of nothing.
+    fn quorum_age(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
+        metrics.last_quorum_acked.map(|acked| self.pace.since(*acked))
     }
 
     /// Whether this node leads and a quorum has answered it lately enough to be believed. Again only a belief.
     pub(crate) fn leads_with_quorum(&self, metrics: &RaftMetrics<TypeConfig>) -> bool {
         let alone = metrics.membership_config.voter_ids().eq([self.id]);
-        let recent = Self::quorum_age(metrics).is_some_and(|age| age < self.timings.election_max);
+        let recent = self.quorum_age(metrics).is_some_and(|age| age < self.timings.election_max);
         metrics.state == ServerState::Leader && (alone || recent)
     }
 
@@ -85,7 +88,7 @@ impl Node {
         let members = Members::of(&metrics.membership_config);
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let contact = match metrics.state {
-            ServerState::Leader => Self::quorum_age(&metrics),
+            ServerState::Leader => self.quorum_age(&metrics).map(|age| self.pace.lasts(age)),
             ServerState::Follower | ServerState::Learner | ServerState::Candidate | ServerState::Shutdown => {
                 heard.map(|heard| heard.elapsed())
             }

@@ -9,6 +9,7 @@ use openraft::entry::RaftEntry;
 use openraft::type_config::alias;
 use serde::{Deserialize, Serialize};
 
+use super::pace::PacedRuntime;
 use super::store::Machine;
 use crate::{Compare, LeaseId, TxnOutcome};
 
@@ -22,6 +23,7 @@ openraft::declare_raft_types!(
         R = Applied,
         NodeId = RaftId,
         Node = Peer,
+        AsyncRuntime = PacedRuntime,
 );
 
 /// Names one incarnation of a node's store: drawn at random when the file is made, so that a node whose disk was

@@ -1,4 +1,4 @@
-//! How fast the group notices a dead leader.
+//! How fast the group notices a dead leader, where the network is fast: elsewhere all of this lasts longer (`pace.rs`).
 
 use std::time::Duration;
 
@@ -19,33 +19,14 @@ pub struct Timings {
     pub election_max: Duration,
 }
 
-/// The default heartbeat, in milliseconds.
-const FASTEST: u64 = 100;
-
 impl Default for Timings {
     fn default() -> Self {
-        Self::of_heartbeat(FASTEST)
+        let heartbeat = Duration::from_millis(100);
+        Self { heartbeat, election_min: 2 * heartbeat, election_max: 4 * heartbeat }
     }
 }
 
 impl Timings {
-    /// Timings for a measured worst usual (p99) round trip between voters and fsync time of their disks.
-    ///
-    /// A heartbeat must come back within one interval even when it had to be sent twice, and a vote, which costs a
-    /// round trip and an fsync on both sides, must fit into the spread between two candidates' waits. Never faster than
-    /// the default: below it the scheduler of a loaded machine decides, not the network.
-    pub fn from_measurements(round_trip: Duration, fsync: Duration) -> Self {
-        let for_network = 3 * round_trip;
-        let for_votes = round_trip + 2 * fsync;
-        let heartbeat = for_network.max(for_votes).as_millis().clamp(u128::from(FASTEST), 2_000);
-        Self::of_heartbeat(u64::try_from(heartbeat).unwrap_or(2_000))
-    }
-
-    fn of_heartbeat(millis: u64) -> Self {
-        let heartbeat = Duration::from_millis(millis);
-        Self { heartbeat, election_min: 2 * heartbeat, election_max: 4 * heartbeat }
-    }
-
     /// How long one message of replication may take before it is sent again: generous, because it may carry a
     /// megabyte and waits for the receiver's fsync; heartbeats travel apart from it.
     pub(crate) fn replication(&self) -> Duration {
@@ -84,17 +65,6 @@ impl Timings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slow_lines_and_slow_disks_get_patient_timings() {
-        let millis = Duration::from_millis;
-        assert_eq!(Timings::from_measurements(millis(1), millis(5)), Timings::default());
-        assert_eq!(Timings::from_measurements(millis(40), millis(5)).heartbeat, millis(120));
-        assert_eq!(Timings::from_measurements(millis(1), millis(60)).heartbeat, millis(121));
-        for timings in [Timings::default(), Timings::from_measurements(millis(9_000), millis(1))] {
-            timings.to_raft().expect("Raft accepts them");
-        }
-    }
 
     #[test]
     fn nonsense_is_refused() {

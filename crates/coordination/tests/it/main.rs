@@ -16,5 +16,6 @@ mod medium;
 mod membership;
 mod network;
 mod referee;
+mod slow;
 mod storm;
 mod voters;

@@ -8,17 +8,21 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::NodeName;
-use model::leadership::{Forced, Leadership, Term};
+use model::leadership::{Forced, Leadership, SyncSet, Term};
 use model::postgres::WalPosition;
-use model::status::{Holdings, Report};
+use model::status::{Holdings, Report, Server};
 use model::time::Moment;
 
-use super::{Question, lead, listed, word};
+use super::{Memory, Question, lead, listed, word};
 use crate::view::{Decision, MemberView};
 
 /// How long standbys that are there are waited for before a former primary that has reported is restarted in place: a
 /// running standby is promoted faster than a crashed primary recovers.
 const STANDBY_GRACE: Duration = Duration::from_millis(1500);
+
+/// How long a former primary that is there is waited for where the only standby would have nobody to confirm its commits: a
+/// rejoin, which would have to be waited for else, takes longer.
+const RETURN_GRACE: Duration = Duration::from_secs(3);
 
 /// How far clocks of two nodes may run apart, as a part of the time waited.
 const DRIFT_PARTS: u32 = 50;
@@ -29,14 +33,20 @@ pub(super) fn elect(
     record: &Leadership,
     former: &NodeName,
     prefer: Option<&NodeName>,
-    since: Moment,
+    memory: &Memory,
 ) -> Decision<Leadership> {
+    let since = memory.phase_since;
     if let Some(waiting) = old_lease_runs(question, former, record, since) {
         return waiting;
     }
     let standbys = standby_reports(question, record);
     let reporters: BTreeSet<NodeName> = standbys.iter().map(|(node, _)| (*node).clone()).collect();
     if !standbys.is_empty() && record.is_revoked_by(&reporters) {
+        if memory.crashed
+            && let Some(in_place) = in_place(question, record, former, &standbys, since)
+        {
+            return in_place;
+        }
         return most_advanced(question, record, &standbys, former, prefer);
     }
     let missing = missing(question, record, former, &reporters);
@@ -61,6 +71,61 @@ pub(super) fn elect(
         "nobody is promoted yet: {} may hold acknowledged writes and {have} not reported",
         listed(missing)
     ))
+}
+
+/// With the last standby promoted nobody would confirm its commits until the former primary has been rewound or copied,
+/// which takes as long as the network is slow. Restarted where it is, a former primary that has merely crashed has that
+/// standby. Only who led the very term before is given this chance: a server that crashes again before it leads makes way.
+fn in_place(
+    question: &Question<'_>,
+    record: &Leadership,
+    former: &NodeName,
+    reports: &[(&NodeName, WalPosition)],
+    since: Moment,
+) -> Option<Decision<Leadership>> {
+    let best = reports.iter().map(|report| report.1).max()?;
+    let others = question.members.iter().filter(|(node, _)| *node != former);
+    let standbys = others.filter(|(_, view)| can_follow(view, record.term, best)).count();
+    let needed = usize::try_from(question.rules.k).unwrap_or(usize::MAX);
+    if standbys != needed || needed == 0 || !may_return(question, record, former) {
+        return None;
+    }
+    if former_holds_everything(question, record, former) {
+        let because = format!(
+            "{former} has stopped and holds everything it acknowledged; without it nobody would confirm what a standby \
+             acknowledges"
+        );
+        let followers = followers(question, record);
+        let mut decision = lead(question.rules, record, record.term, former, followers, because);
+        // Until it has proved its set nobody may be elected without its report: whoever follows it already holds its new
+        // timeline, and another promotion would make a timeline of the same number.
+        if let Some(next) = &mut decision.action {
+            next.previous_sync.push(SyncSet { k: 1, members: [former.clone()].into() });
+        }
+        return Some(decision);
+    }
+    let grace_ends = since + RETURN_GRACE;
+    let wait = || Decision::wait_until(grace_ends, format!("waiting for {former} to report"));
+    (question.now < grace_ends).then(wait)
+}
+
+/// Whether a standby can follow whoever holds the log up to `best`, or is that one: it is there, and not ahead of it.
+fn can_follow(view: &MemberView, term: Term, best: WalPosition) -> bool {
+    let Some(facts) = view.standby() else { return false };
+    let position = match report_of(view, term).map(|report| &report.holds) {
+        Some(Holdings::Upto(position)) => *position,
+        Some(Holdings::Everything { .. }) | None => facts.position,
+    };
+    view.is_present() && view.status.trouble.is_none() && position <= best
+}
+
+/// Whether a former primary can lead again: it led the term before, its agent is there, and nothing ails it.
+fn may_return(question: &Question<'_>, record: &Leadership, former: &NodeName) -> bool {
+    question.members.get(former).filter(|view| view.is_present()).is_some_and(|view| {
+        let led_last = view.status.led.is_some_and(|led| led.next() == record.term);
+        let stopped = matches!(view.status.server, Server::Stopped { .. });
+        led_last && stopped && view.status.trouble.is_none()
+    })
 }
 
 /// `async` durability has no revocation by promises: the former primary may acknowledge alone until its lease has ended.

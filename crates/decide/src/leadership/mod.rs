@@ -37,6 +37,8 @@ pub struct Memory {
     link_lost: BTreeMap<NodeName, Moment>,
     /// Since when the primary has had a connection for log from each standby, whatever comes of it.
     linked_since: BTreeMap<NodeName, Moment>,
+    /// Whether the primary's server had ended when it was heard of last while it led: nothing but that was wrong with it.
+    crashed: bool,
     /// Since when the primary's agent has not said what its server does: it has just started.
     unknown_since: Option<Moment>,
 }
@@ -77,7 +79,7 @@ pub fn decide(question: &Question<'_>, memory: &mut Memory) -> Decision<Leadersh
         }
         Phase::Revoking { former, prefer, forced } => match forced {
             Some(forced) => elect::forced(question, record, forced),
-            None => elect::elect(question, record, former, prefer.as_ref(), memory.phase_since),
+            None => elect::elect(question, record, former, prefer.as_ref(), memory),
         },
         Phase::HandingOver { from, to } => hand_over::decide(question, record, from, to, memory.phase_since),
     }
@@ -101,6 +103,11 @@ impl Memory {
         match view.map(|view| &view.status.server) {
             Some(Server::Unknown) => _ = self.unknown_since.get_or_insert(question.now),
             Some(_) | None => self.unknown_since = None,
+        }
+        if record.primary().is_some() {
+            self.crashed = view.is_some_and(|view| {
+                view.is_present() && matches!(view.status.server, Server::Stopped { .. })
+            });
         }
         let facts = view.and_then(|view| view.primary());
         for node in &question.rules.members {

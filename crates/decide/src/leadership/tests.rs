@@ -159,6 +159,63 @@ fn a_former_primary_that_reports_holds_everything_but_standbys_that_are_there_go
     assert_eq!(late.phase, Phase::Led { primary: "a".into() });
 }
 
+/// What a leader remembers that saw a's postmaster end.
+fn crashed() -> Memory {
+    let (record, mut members) = healthy();
+    members.entry("a".into()).and_modify(|view| *view = stopped(view.clone()));
+    let mut memory = Memory::default();
+    assert!(ask_with(&rules(), &record, &members, 900, &mut memory).action.is_some());
+    memory
+}
+
+/// b is the only one in the set; c has been the primary before and is being rewound, unless it is said otherwise.
+fn with_one_standby(a: &MemberView, c: Option<MemberView>) -> Members {
+    let busy = Server::Busy { doing: "rejoining".to_owned() };
+    let rejoining = alive(MemberStatus { server: busy, ..standby(6, 80) });
+    members([("a", a.clone()), ("b", alive(reported(6, 90))), ("c", c.unwrap_or(rejoining))])
+}
+
+#[test]
+fn a_crashed_primary_leads_again_when_nobody_else_could_confirm_for_its_last_standby() {
+    let record = revoking(6, "a", &["b"]);
+    let ask = |a: &MemberView, c, now, memory: &mut Memory| {
+        ask_with(&rules(), &record, &with_one_standby(a, c), now, memory)
+    };
+    let next = ask(&former(5, 6), None, 1000, &mut crashed()).action.unwrap();
+    assert_eq!((next.phase, next.sync), (Phase::Led { primary: "a".into() }, any_one(&["b"])));
+    assert_eq!(next.previous_sync, [any_one(&["b"]), any_one(&["a"])], "nobody is elected without its word");
+    assert!(next.because.contains("nobody would confirm"), "{}", next.because);
+    // A third that is ahead cannot follow the standby either; one that is not can.
+    let ahead = ask(&former(5, 6), Some(alive(standby(6, 95))), 1000, &mut crashed()).action.unwrap();
+    assert_eq!(ahead.phase, Phase::Led { primary: "a".into() });
+    let able = ask(&former(5, 6), Some(alive(standby(6, 80))), 1000, &mut crashed()).action.unwrap();
+    assert_eq!(able.phase, Phase::Led { primary: "b".into() });
+    // It has not reported yet, and soon will; but it is not waited for for ever.
+    let (mut silent, mut memory) = (former(5, 6), crashed());
+    silent.status.report = None;
+    let early = ask(&silent, None, 1000, &mut memory);
+    assert_eq!((early.action, early.wake_at), (None, Some(at(4000))));
+    let late = ask(&silent, None, 4000, &mut memory).action.unwrap();
+    assert_eq!(late.phase, Phase::Led { primary: "b".into() });
+}
+
+#[test]
+fn a_former_primary_that_did_more_than_crash_makes_way() {
+    let record = revoking(6, "a", &["b"]);
+    let b_leads = |a: &MemberView, memory: &mut Memory| {
+        let next = ask_with(&rules(), &record, &with_one_standby(a, None), 1000, memory).action.unwrap();
+        assert_eq!(next.phase, Phase::Led { primary: "b".into() });
+    };
+    // It was fenced, because its writes hung.
+    b_leads(&former(5, 6), &mut Memory::default());
+    // It ended before it led.
+    b_leads(&former(4, 6), &mut crashed());
+    b_leads(&dead(former(5, 6).status), &mut crashed());
+    let mut ill = former(5, 6);
+    ill.status.trouble = Some("its disk is full".to_owned());
+    b_leads(&ill, &mut crashed());
+}
+
 #[test]
 fn a_primary_of_an_older_term_does_not_stand_for_the_last_one() {
     let record = revoking(7, "a", &["b", "c"]);

@@ -37,6 +37,21 @@ impl Postmaster {
         self.member.control().text(&keep_statement(others), deadline).await.map(drop)
     }
 
+    /// On a standby: lets the slot of its primary, through which nobody streams, hold back no more log than that needs as a
+    /// former primary that was rewound: it starts from its last checkpoint that this server knows of, whose log begins where
+    /// this one's last restart point does. Without this the slot would hold back all log since it was made, and a rewind
+    /// from this server would copy it all.
+    ///
+    /// # Errors
+    /// See [`SqlError`].
+    pub async fn release_log_of_primary(
+        &self,
+        primary: &NodeName,
+        deadline: Duration,
+    ) -> Result<(), SqlError> {
+        self.member.control().text(&release_statement(primary), deadline).await.map(drop)
+    }
+
     /// Removes the slot of a member that was taken out of the database. Fine when there is none.
     ///
     /// # Errors
@@ -63,6 +78,14 @@ impl Postmaster {
         let stray = slots.into_iter().map(|slot| slot.name);
         Ok(stray.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect())
     }
+}
+
+fn release_statement(primary: &NodeName) -> String {
+    format!(
+        "SELECT pg_replication_slot_advance(slot_name, redo_lsn) FROM pg_replication_slots, pg_control_checkpoint()
+           WHERE slot_name = '{}' AND NOT active AND pg_is_in_recovery() AND redo_lsn > restart_lsn",
+        slot_name(primary)
+    )
 }
 
 /// A slot is never moved beyond this server's own log, never backwards, and never while somebody streams through it.

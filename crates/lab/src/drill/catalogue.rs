@@ -28,6 +28,8 @@ pub struct Drill {
     pub(super) shows: bool,
     /// Whether it may go on beside another fault: no member is lost by it.
     pub(super) is_light: bool,
+    /// How to make more of it than one run, where that is what it is for.
+    pub(super) longer: Option<&'static str>,
 }
 
 /// Where a fault strikes.
@@ -91,6 +93,7 @@ impl Drill {
         vary: |_, _| {},
         shows: true,
         is_light: false,
+        longer: None,
     };
 
     /// All drills, in the order in which documents list them.
@@ -143,6 +146,11 @@ impl Drill {
         let undone = |drill: &Self| -> Vec<Step> { drill.example().iter().flat_map(Step::undo).collect() };
         let others: Vec<_> = undone(other).iter().filter_map(Step::act).collect();
         undone(self).iter().filter_map(Step::act).any(|act| others.contains(&act))
+    }
+
+    /// How to make more of it than one run, where that is what it is for.
+    pub const fn longer(&self) -> Option<&'static str> {
+        self.longer
     }
 
     /// What the nodes it strikes must have.

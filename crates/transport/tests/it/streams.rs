@@ -1,9 +1,11 @@
 //! Connections between nodes that trust each other.
 
-use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use model::NodeName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use transport::{DialError, FrameError, StreamKind, dial};
 
 use crate::support::{DEADLINE, World, accept, dial_as, pair};
@@ -22,6 +24,43 @@ async fn both_sides_know_each_other_and_talk() {
         here.connection.send(b"").await.unwrap();
         assert_eq!(there.recv().await.unwrap().len(), 0);
     }
+}
+
+/// Hands on what comes, so much later.
+async fn late(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, by: Duration) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        tokio::time::sleep(by).await;
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A place from which `address` is so far away, each way.
+async fn far_from(address: SocketAddr, by: Duration) -> SocketAddr {
+    let place = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let here = place.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (near, _) = place.accept().await.unwrap();
+        let far = TcpStream::connect(address).await.unwrap();
+        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+        tokio::join!(late(near_in, far_out, by), late(far_in, near_out, by));
+    });
+    here
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_far_node_is_reached_although_all_steps_together_take_longer_than_one_may() {
+    let world = World::new();
+    let mut listener = world.listener("e1");
+    let deadline = Duration::from_millis(600);
+    let place = far_from(listener.local_addr(), Duration::from_millis(200)).await;
+    let since = Instant::now();
+    let dialled = dial(place, &"e1".into(), StreamKind::Peer, &world.identity("w1"), deadline, None).await;
+    dialled.unwrap();
+    assert!(since.elapsed() > deadline, "it was not far: {:?}", since.elapsed());
+    accept(&mut listener).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

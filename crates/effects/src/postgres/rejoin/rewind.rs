@@ -172,6 +172,9 @@ impl Member {
             format!("config_file={}", self.paths().postgresql_conf().display()),
             "-c".to_owned(),
             "synchronous_standby_names=".to_owned(),
+            // The checkpoint at its end must not remove the log back to the last shared one, which the rewind reads.
+            "-c".to_owned(),
+            "wal_keep_size=1TB".to_owned(),
             "template1".to_owned(),
         ];
         let clear = move || {

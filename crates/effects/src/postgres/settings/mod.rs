@@ -74,7 +74,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("max_prepared_transactions", "0"),
     ("max_locks_per_transaction", "64"),
     ("wal_level", "replica"),
-    ("wal_keep_size", "512MB"),
+    // What other members need is held back by their slots. This is for a primary that goes on alone, and must find its last
+    // shared checkpoint again to be rewound. A rewind copies all log of its source, so there is little of it.
+    ("wal_keep_size", "64MB"),
+    ("min_wal_size", "32MB"),
     ("max_slot_wal_keep_size", "4GB"),
     ("hot_standby_feedback", "on"),
     // Replay that waits for readers of a standby is replay that a promotion waits for.

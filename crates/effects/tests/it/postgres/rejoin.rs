@@ -150,6 +150,36 @@ async fn another_databases_cluster_is_never_rewound_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_slot_of_the_primary_on_a_standby_holds_back_what_a_rewind_needs_and_no_more() {
+    let (cluster, servers) = Cluster::streaming(&["e1", "e2"]).await;
+    let primary = cluster.members[0].node();
+    let slot = async || {
+        let slots = observe(&servers[1]).await.slots;
+        slots.into_iter().find(|slot| slot.name == "mainstay_e1").unwrap()
+    };
+    servers[1].keep_slots(&cluster.others(1), SOON).await.unwrap();
+    let made = slot().await.restart.unwrap();
+    for _ in 0..3 {
+        let sql = "SELECT pg_switch_wal(); SELECT pg_logical_emit_message(true, 'test', 'x'); CHECKPOINT";
+        servers[0].member().control().text(sql, SOON).await.unwrap();
+    }
+    let end = observe(&servers[0]).await.position.lsn;
+    wait_until("caught up", &servers[1], |facts| facts.replayed >= Some(end)).await;
+    servers[1].checkpoint(SOON).await.unwrap();
+    servers[1].keep_slots(&cluster.others(1), SOON).await.unwrap();
+    assert_eq!(slot().await.restart, Some(made), "nobody says how far a primary's copy reaches");
+    servers[1].release_log_of_primary(primary, SOON).await.unwrap();
+    let redo = servers[1].member().control().text("SELECT redo_lsn FROM pg_control_checkpoint()", SOON);
+    let redo: Lsn = redo.await.unwrap().parse().unwrap();
+    assert_eq!(slot().await.restart, Some(redo));
+    assert!(redo.0 - made.0 > 2 * (16 << 20), "{made} to {redo}");
+    // On a primary the slots of others are theirs.
+    let before = observe(&servers[0]).await.slots;
+    servers[0].release_log_of_primary(cluster.members[1].node(), SOON).await.unwrap();
+    assert_eq!(observe(&servers[0]).await.slots.len(), before.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unused_slots_follow_what_their_members_hold_and_lost_ones_are_made_anew() {
     let (mut cluster, mut servers) = Cluster::streaming(&["e1", "e2", "w1"]).await;
     let end = observe(&servers[0]).await.position.lsn;

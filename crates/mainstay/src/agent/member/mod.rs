@@ -259,7 +259,16 @@ impl Ground {
             .filter(|node| *node != self.shared.me)
             .map(|node| (node.clone(), flushed.get(&node).copied()))
             .collect();
-        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map_err(|error| error.to_string())
+        postmaster.keep_slots(&others, SLOTS_LIMIT).await.map_err(|error| error.to_string())?;
+        let database = self.database.clone();
+        let record = self.shared.inputs.ask(move |agent| agent.record(&database).cloned()).await.flatten();
+        match record.as_ref().and_then(|stored| stored.value.primary()) {
+            Some(primary) if others.contains_key(primary) => {
+                let released = postmaster.release_log_of_primary(primary, SLOTS_LIMIT).await;
+                released.map_err(|error| error.to_string())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The database's secrets as the system agreed on them, made now if there are none.

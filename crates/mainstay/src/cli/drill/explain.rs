@@ -33,6 +33,7 @@ pub(super) fn text(drill: &'static Drill) -> String {
         let _ = writeln!(text, "  {line}");
     }
     text += &section("needs", needs(drill.needs()).into_iter().map(str::to_owned));
+    text += &section("for longer", drill.longer().into_iter().map(str::to_owned));
     if drill.is_for_async() {
         text += "needs\n  a database with durability = \"async\"\n";
     }

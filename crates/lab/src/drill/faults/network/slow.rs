@@ -97,6 +97,7 @@ pub(in super::super) static DRILLS: &[Drill] = &[
             let kill = || [Step::AwaitWrites, Step::OnPrimary { act: &KILL_POSTMASTER }];
             cast.on_all(&SLOW).into_iter().chain((0..3).flat_map(|_| kill())).collect()
         },
+        longer: Some("half an hour of it: mainstay drill run slow-kill-loop --runs 60"),
         ..NETWORK
     },
 ];
