@@ -54,8 +54,8 @@ async fn far_from(address: SocketAddr, by: Duration) -> SocketAddr {
 async fn a_far_node_is_reached_although_all_steps_together_take_longer_than_one_may() {
     let world = World::new();
     let mut listener = world.listener("e1");
-    let deadline = Duration::from_millis(600);
-    let place = far_from(listener.local_addr(), Duration::from_millis(200)).await;
+    let deadline = Duration::from_millis(1800);
+    let place = far_from(listener.local_addr(), Duration::from_millis(600)).await;
     let since = Instant::now();
     let dialled = dial(place, &"e1".into(), StreamKind::Peer, &world.identity("w1"), deadline, None).await;
     dialled.unwrap();
