@@ -101,7 +101,7 @@ static END_FLOOD: Act = Act {
 static LIMIT_FILES: Act = Act {
     name: "limit-files",
     words: "allow the agent on {} no open file beyond those it has",
-    means: "RLIMIT_NOFILE of the running agent (prlimit(2)) is what it has open: sockets are files too",
+    means: "RLIMIT_NOFILE of the running agent (prlimit(2)) is below what it has open: sockets are files too",
     shows: Shows::SilentAgent,
     inject: |lab, _, node| lab.limit_files(node, &Target::Agent),
     ..Act::until(&FREE_FILES)
