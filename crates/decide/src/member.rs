@@ -9,6 +9,8 @@ use model::leadership::{Leadership, Phase, SyncSet, Term};
 use model::status::{Holdings, MemberStatus, Server, StandbyFacts, Tenure};
 use model::time::Moment;
 
+mod origin;
+
 use crate::view::Decision;
 
 /// How long a standby may be without a stream, although its primary works, before it is looked at more closely.
@@ -136,6 +138,8 @@ pub struct History {
     pub tainted_by: Option<Term>,
     /// The term of the primary it was last told to follow; zero when it was told to follow nobody.
     pub follows: Term,
+    /// The highest term whose primary it took log from, or was; `None` where nobody wrote that down.
+    pub taken_from: Option<Term>,
 }
 
 /// The member's next action, if any.
@@ -243,6 +247,14 @@ fn report(question: &Question<'_>, record: &Leadership, former: &NodeName) -> De
         }
         (Server::Stopped { .. }, None) => {
             Decision::act(Action::StartDetached, "the position can only be read when it runs")
+        }
+        (Server::Standby(facts), _)
+            if origin::is_namesake(record, None, facts.position.timeline, question.history.taken_from) =>
+        {
+            Decision::wait(format!(
+                "this copy has another timeline {} than the history: it has nothing to report",
+                facts.position.timeline
+            ))
         }
         (Server::Standby(_), _) => Decision::act(
             Action::Detach { term: record.term },
@@ -378,12 +390,21 @@ fn follow(question: &Question<'_>, record: &Leadership, primary: &NodeName) -> D
         return Decision::wait("not running, and the automation is paused");
     }
     match &own.server {
+        Server::Stopped { .. }
+            if question.history.tainted_by.is_none()
+                && origin::has_moved_on(record, tenure, question.history.taken_from) =>
+        {
+            Decision::act(Action::StartDetached, "only when it runs it tells on which timeline it ends")
+        }
         Server::Empty => {
             let action = Action::Clone { primary: primary.clone(), term: record.term };
             Decision::act(action, format!("no data yet: copying {primary}"))
         }
         Server::Stopped { .. } | Server::Standby(_) => match cannot_follow(question, record, tenure) {
-            Some(because) => {
+            Some(Unfit { because, anew: true }) => {
+                Decision::act(Action::Clone { primary: primary.clone(), term: record.term }, because)
+            }
+            Some(Unfit { because, anew: false }) => {
                 let action =
                     Action::Rejoin { primary: primary.clone(), term: record.term, because: because.clone() };
                 Decision::act(action, because)
@@ -413,7 +434,13 @@ fn follow_ahead(question: &Question<'_>, record: &Leadership, primary: &NodeName
     let is_beginning =
         ours.position.timeline == theirs.position.timeline && ours.position.lsn <= theirs.position.lsn;
     let led = matches!(record.phase, Phase::Led { .. });
-    if !led || !is_beginning || ours.follows == record.term || question.history.tainted_by.is_some() {
+    let is_known = origin::is_known(record, ours.position.timeline, question.history.taken_from);
+    if !led
+        || !is_beginning
+        || !is_known
+        || ours.follows == record.term
+        || question.history.tainted_by.is_some()
+    {
         return wait;
     }
     Decision::act(
@@ -461,34 +488,57 @@ fn stream(own: &MemberStatus, record: &Leadership, primary: &NodeName, tenure: &
     }
 }
 
+/// Why a copy cannot follow as it is.
+struct Unfit {
+    because: String,
+    /// Whether nothing of it can be kept.
+    anew: bool,
+}
+
 /// Why this copy's history is not a prefix of the primary's, if it is not.
-fn cannot_follow(question: &Question<'_>, record: &Leadership, tenure: &Tenure) -> Option<String> {
+fn cannot_follow(question: &Question<'_>, record: &Leadership, tenure: &Tenure) -> Option<Unfit> {
     let history = question.history;
+    let rewound = |because: String| Some(Unfit { because, anew: false });
     if let (Some(ours), Some(theirs)) = (history.system_identifier, record.system_identifier)
         && ours != theirs
     {
-        return Some(format!(
+        return rewound(format!(
             "this data belongs to another database (system identifier {ours}, not {theirs})"
         ));
     }
     if let Some(was) = history.tainted_by
         && !has_handed_over(question.own, was, tenure)
     {
-        return Some(format!(
+        let because = format!(
             "this copy was the primary of term {was} and may hold log that term {} lacks",
             tenure.term
-        ));
+        );
+        let anew = !origin::is_of_the_history(question.own, was, record, tenure);
+        return Some(Unfit { because, anew });
     }
     let Server::Standby(facts) = &question.own.server else { return None };
+    let timeline = facts.position.timeline;
+    if origin::is_namesake(record, Some(tenure), timeline, history.taken_from)
+        || origin::is_unrecorded(record, tenure, timeline)
+    {
+        // Nothing that PostgreSQL knows of timelines tells the two apart, a rewind neither.
+        let because = format!("this copy may have another timeline {timeline} than the history");
+        return Some(Unfit { because, anew: true });
+    }
     if is_ahead(facts, record, tenure) {
-        return Some(format!(
+        return rewound(format!(
             "this copy holds log up to {}, beyond {} where timeline {} began",
             facts.position, tenure.begins, tenure.timeline
         ));
     }
     let stuck = question.unstreamed_since.is_some_and(|since| question.now.since(since) >= STREAM_PATIENCE);
-    (stuck && facts.follows == record.term)
-        .then(|| format!("the primary works but has not sent log for {} s", STREAM_PATIENCE.as_secs()))
+    if stuck && facts.follows == record.term {
+        return rewound(format!(
+            "the primary works but has not sent log for {} s",
+            STREAM_PATIENCE.as_secs()
+        ));
+    }
+    None
 }
 
 /// Whether this copy, the primary of term `was`, shut down cleanly and the next primary's history begins after that:

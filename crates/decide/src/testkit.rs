@@ -79,6 +79,7 @@ pub(crate) fn primary(term: u64, lsn: u64, links: &[(&str, StandbyLink)], applie
             term: Term(term),
             timeline: Timeline(1),
             begins: Lsn(0),
+            made_in: None,
             system_identifier: Some(1),
             sync_applied: Some(applied),
         }),

@@ -215,6 +215,11 @@ impl Leadership {
         self.sets().all(|set| set.is_revoked_by(reporters))
     }
 
+    /// Which timeline of that number belongs to the history, as far as its primaries have reported.
+    pub fn origin_of(&self, timeline: Timeline) -> Option<&TimelineOrigin> {
+        self.lineage.iter().find(|origin| origin.timeline == timeline)
+    }
+
     /// The set in force and, during a change, those before it.
     pub fn sets(&self) -> impl Iterator<Item = &SyncSet> {
         std::iter::once(&self.sync).chain(&self.previous_sync)

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::leadership::Term;
+use crate::leadership::TimelineOrigin;
 use crate::postgres::{Lsn, Timeline, WalPosition};
 use crate::routes::InstanceEndpoint;
 use crate::{DatabaseName, NodeName};
@@ -265,12 +266,23 @@ pub struct Tenure {
     pub timeline: Timeline,
     /// Where the timeline left its parent.
     pub begins: Lsn,
+    /// The term that made the timeline, where that is not this one: a primary that restarts in place makes none.
+    #[serde(default)]
+    pub made_in: Option<Term>,
     /// PostgreSQL's identifier of the database cluster.
     #[serde(default)]
     pub system_identifier: Option<u64>,
     /// The version of the sync set that is provably the only one in force: every WAL sender has loaded it, and a write that
     /// waited for it was acknowledged. `None` until the first such proof.
     pub sync_applied: Option<u64>,
+}
+
+impl Tenure {
+    /// Which timeline that is, as the lineage of a database has it.
+    pub fn origin(&self) -> TimelineOrigin {
+        let term = self.made_in.unwrap_or(self.term);
+        TimelineOrigin { timeline: self.timeline, term, begins: self.begins }
+    }
 }
 
 /// Agent to agent, every 50 ms on every line.

@@ -201,6 +201,10 @@ pub struct Durable {
     pub tainted_by: Option<Term>,
     /// The term of the primary it was last told to follow; zero when it was detached.
     pub follows: Term,
+    /// The highest term whose primary this copy took log from, or was: it has no timeline that a later term made. `None`
+    /// where an earlier version did not write it down.
+    #[serde(default)]
+    pub taken_from: Option<Term>,
 }
 
 impl Durable {
@@ -209,6 +213,13 @@ impl Durable {
     pub fn is_elected(&mut self, term: Term) {
         self.led = Some(term);
         self.tainted_by = Some(term);
+        self.taken_from = Some(term);
+    }
+
+    /// From here on this copy may have log of this term's primary.
+    pub fn follows(&mut self, term: Term) {
+        self.follows = term;
+        self.taken_from = Some(term);
     }
 
     /// This copy is, from its beginning, a copy of another primary's history again.

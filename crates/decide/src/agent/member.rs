@@ -190,6 +190,16 @@ impl Own {
         }
     }
 
+    /// What is remembered of this copy.
+    fn history(&self) -> History {
+        History {
+            system_identifier: self.system_identifier,
+            tainted_by: self.durable.tainted_by,
+            follows: self.durable.follows,
+            taken_from: self.durable.taken_from,
+        }
+    }
+
     fn set_server(&mut self, server: Server, now: Moment) {
         let streams = matches!(&server, Server::Standby(facts) if facts.streaming);
         if streams || !matches!(server, Server::Standby(_)) {
@@ -201,8 +211,7 @@ impl Own {
     }
 
     fn leads(&mut self, tenure: Tenure) {
-        self.durable.led = Some(tenure.term);
-        self.durable.tainted_by = Some(tenure.term);
+        self.durable.is_elected(tenure.term);
         self.durable.tenure = Some(tenure);
         self.durable.follows = Term(0);
         self.report = None;
@@ -235,12 +244,8 @@ impl Own {
                     tenure.sync_applied = Some(version);
                 }
             }
-            Outcome::Follows(term) => {
-                self.durable.follows = term;
-                self.durable.forget_leading();
-            }
-            Outcome::Rejoined(term) => {
-                self.durable.follows = term;
+            Outcome::Follows(term) | Outcome::Rejoined(term) => {
+                self.durable.follows(term);
                 self.durable.forget_leading();
             }
             Outcome::Failed { .. } => {}
@@ -411,11 +416,7 @@ impl Agent {
             record,
             own: &status,
             others: &others,
-            history: History {
-                system_identifier: own.system_identifier,
-                tainted_by: own.durable.tainted_by,
-                follows: own.durable.follows,
-            },
+            history: own.history(),
             unstreamed_since: own.unstreamed_since,
             paused: self.paused.is_some(),
             now: self.now,

@@ -98,6 +98,7 @@ fn a_copy_of_a_primary_whose_term_is_over_makes_way_for_the_new_term() {
             term: Term(2),
             timeline: Timeline(2),
             begins: Lsn(100),
+            made_in: None,
             system_identifier: Some(1),
             sync_applied: None,
         }),

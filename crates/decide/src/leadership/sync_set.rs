@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::NodeName;
-use model::leadership::{Leadership, SyncSet, TimelineOrigin};
+use model::leadership::{Leadership, SyncSet};
 use model::status::{PrimaryFacts, StandbyLink, Tenure};
 
 use super::{Memory, Question, listed, restart, word};
@@ -52,7 +52,7 @@ pub(super) fn maintain(
 }
 
 fn with_lineage(record: &Leadership, tenure: &Tenure) -> Option<Leadership> {
-    let origin = TimelineOrigin { timeline: tenure.timeline, term: tenure.term, begins: tenure.begins };
+    let origin = tenure.origin();
     (record.lineage.last() != Some(&origin)).then(|| {
         let mut next = record.clone();
         next.lineage.retain(|known| known.timeline < origin.timeline);

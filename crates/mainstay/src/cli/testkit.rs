@@ -166,6 +166,7 @@ fn members(
                 timeline: Timeline(1),
                 begins: Lsn(0),
                 sync_applied: Some(1),
+                made_in: None,
                 system_identifier: Some(1),
             }),
             ..MemberStatus::unknown()

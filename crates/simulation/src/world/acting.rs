@@ -137,6 +137,9 @@ impl World {
             Action::Promote { term, sync, version } => self.promoted(node, *term, sync, *version, promised),
             Action::ApplySync { term, sync, version } => Ok(self.sync_applied(node, *term, sync, *version)),
             Action::Follow { primary, term } => self.follow(node, primary, *term, promised),
+            Action::Rejoin { primary, term, .. } if self.looks_alike(node, primary) => {
+                self.follow(node, primary, *term, promised).map(|_| Outcome::Rejoined(*term))
+            }
             Action::Rejoin { primary, term, .. } | Action::Clone { primary, term } => {
                 self.copy(node, primary, *term, promised)
             }
@@ -161,7 +164,14 @@ impl World {
         postgres.in_force = vec![];
         let (timeline, begins, system_identifier) = (postgres.timeline, postgres.lsn(), postgres.identifier);
         Ok(Outcome::Leads {
-            tenure: Tenure { term, timeline, begins, system_identifier, sync_applied: None },
+            tenure: Tenure {
+                term,
+                timeline,
+                begins,
+                made_in: Some(term),
+                system_identifier,
+                sync_applied: None,
+            },
         })
     }
 
@@ -218,6 +228,7 @@ impl World {
                 term,
                 timeline,
                 begins,
+                made_in: Some(term),
                 system_identifier,
                 sync_applied: proved.then_some(version),
             },
@@ -275,6 +286,13 @@ impl World {
             }
             Process::Empty | Process::Primary => Err("the server is no standby".to_owned()),
         }
+    }
+
+    /// Whether a rewind has nothing to do: all that PostgreSQL has of a timeline is its number.
+    fn looks_alike(&self, node: usize, primary: &model::NodeName) -> bool {
+        let source = self.machines.iter().find(|machine| machine.name == *primary);
+        let own = &self.machines[node].postgres;
+        source.is_some_and(|source| source.postgres.timeline == own.timeline && !own.log_gone)
     }
 
     fn copy(
@@ -377,11 +395,13 @@ impl super::Machine {
                 self.durable.promised = self.durable.promised.max(*term);
             }
             Outcome::Leads { tenure } => {
-                self.durable.led = Some(tenure.term);
-                self.durable.tainted_by = Some(tenure.term);
+                self.durable.is_elected(tenure.term);
                 self.durable.tenure = Some(tenure.clone());
             }
-            Outcome::Rejoined(_) | Outcome::Follows(_) => self.durable.forget_leading(),
+            Outcome::Rejoined(term) | Outcome::Follows(term) => {
+                self.durable.forget_leading();
+                self.durable.taken_from = Some(*term);
+            }
             Outcome::Fenced
             | Outcome::StartedDetached
             | Outcome::Detached(..)

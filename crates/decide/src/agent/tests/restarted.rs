@@ -113,6 +113,7 @@ fn a_restarted_agent_lets_its_proxy_serve_what_it_served_until_it_knows_better()
         tenure: status.tenure,
         tainted_by: Some(Term(5)),
         follows: Term(0),
+        taken_from: Some(Term(5)),
     };
     let early = tables(agent.handle(Input::Recovered { database: "orders".into(), durable }, at(1100)));
     assert_eq!(early, [], "the proxy keeps its table while the agent finds out");

@@ -6,7 +6,7 @@ use decide::agent::{Durable, Input, Outcome};
 use decide::member::Action;
 use effects::postgres::{FoundError, Postmaster, PrimaryToken, StartRole, StopMode, Stopped};
 use model::NodeName;
-use model::leadership::{SyncSet, Term};
+use model::leadership::{SyncSet, Term, TimelineOrigin};
 use model::postgres::{Lsn, Timeline, WalPosition};
 use model::status::{Server, Tenure};
 use tokio::sync::mpsc;
@@ -188,8 +188,7 @@ impl Actor {
         }
         let (settings, secrets) = (self.ground.settings(), self.ground.secrets().await?);
         self.keep(|durable| {
-            durable.led = Some(term);
-            durable.tainted_by = Some(term);
+            durable.is_elected(term);
         })
         .await?;
         match self.ground.member.found(&self.ground.application(), &settings, &secrets, FOUND_LIMIT).await {
@@ -201,15 +200,17 @@ impl Actor {
             let sync = SyncSet::default();
             self.start(&StartRole::Primary { token, sync }).await?;
         }
-        Ok(self.leads(term, Timeline(1), Lsn(0)).await)
+        Ok(self.leads(term, TimelineOrigin { timeline: Timeline(1), term, begins: Lsn(0) }).await)
     }
 
     /// The term it leads is written down already; the rest of the tenure only spares a restarted agent a second look, so
     /// it is written after the others have been told (see [`Actor::apply_sync`]).
-    async fn leads(&mut self, term: Term, timeline: Timeline, begins: Lsn) -> Outcome {
+    async fn leads(&mut self, term: Term, origin: TimelineOrigin) -> Outcome {
         let (server, system_identifier) = observer::look(&self.ground).await;
         self.seen = Some(server);
-        let tenure = Tenure { term, timeline, begins, system_identifier, sync_applied: None };
+        let TimelineOrigin { timeline, begins, term: made_in } = origin;
+        let made_in = Some(made_in);
+        let tenure = Tenure { term, timeline, begins, made_in, system_identifier, sync_applied: None };
         self.durable.follows = Term(0);
         self.durable.tenure = Some(tenure.clone());
         Outcome::Leads { tenure }
@@ -311,8 +312,7 @@ impl Actor {
         let postmaster = self.postmaster()?;
         if self.durable.led != Some(term) {
             self.keep(|durable| {
-                durable.led = Some(term);
-                durable.tainted_by = Some(term);
+                durable.is_elected(term);
                 durable.tenure = None;
             })
             .await?;
@@ -324,7 +324,9 @@ impl Actor {
         }
         let promoted = postmaster.promote(token, sync, PROMOTE_LIMIT).await.map_err(words)?;
         tracing::info!(took_ms = promoted.took.as_millis(), timeline = %promoted.timeline, "promoted");
-        Ok(self.leads(term, promoted.timeline, promoted.begins).await)
+        Ok(self
+            .leads(term, TimelineOrigin { timeline: promoted.timeline, term, begins: promoted.begins })
+            .await)
     }
 
     async fn apply_sync(&mut self, term: Term, sync: &SyncSet, version: u64) -> Done<Outcome> {
@@ -369,12 +371,11 @@ impl Actor {
             return Err(format!("it led term {}, not the one before {term}", before.term));
         }
         self.keep(|durable| {
-            durable.led = Some(term);
-            durable.tainted_by = Some(term);
+            durable.is_elected(term);
         })
         .await?;
         self.start(&StartRole::Primary { token, sync: sync.clone() }).await?;
-        Ok(self.leads(term, before.timeline, before.begins).await)
+        Ok(self.leads(term, before.origin()).await)
     }
 
     /// Drains, shuts down cleanly, promises the next term. The process may still have to end when this returns.

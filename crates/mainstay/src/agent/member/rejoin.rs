@@ -47,7 +47,7 @@ impl Actor {
             self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
         }
         // Written before the receiver may start: a restarted agent must know whom this copy may follow.
-        self.keep(|durable| durable.follows = term).await?;
+        self.keep(|durable| durable.follows(term)).await?;
         match self.ground.postmaster() {
             Some(postmaster) => postmaster.follow(&source).await.map_err(words),
             None => {
