@@ -73,8 +73,14 @@ impl World {
             target.floor = floor;
         }
         target.log.extend_from_slice(entries);
-        target.timeline = source.timeline;
-        target.history = source.history;
+        // The receiver is on the timeline of the last log it got (`received_tli`); it goes over where the old one ends.
+        let begins = source.log.iter().position(|entry| entry.history == source.history);
+        match target.log.last() {
+            Some(last) if begins.is_some_and(|begins| target.log.len() < begins) => {
+                (target.timeline, target.history) = (last.timeline, last.history);
+            }
+            Some(_) | None => (target.timeline, target.history) = (source.timeline, source.history),
+        }
     }
 
     /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.

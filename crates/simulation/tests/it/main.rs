@@ -46,6 +46,7 @@ fn seeds_that_once_broke_an_invariant_do_so_no_more() {
     for (seed, broke) in [
         (2548, "a member followed a timeline that had the number of its own, and was another one"),
         (52226, "the same, after a restart"),
+        (13011, "a standby before the fork was taken for one beyond it (of the model)"),
     ] {
         let result = simulation::run(seed);
         assert!(result.is_ok(), "{broke}: {}", result.err().map(|v| v.to_string()).unwrap_or_default());
