@@ -5,6 +5,7 @@ use std::time::Duration;
 use decide::agent::{Input, Outcome};
 use decide::member::Action;
 use model::leadership::{SyncSet, Term};
+use model::postgres::Lsn;
 use model::status::Tenure;
 
 use super::{Event, World};
@@ -162,17 +163,8 @@ impl World {
         }
         postgres.start_primary(wanted, now_us);
         postgres.in_force = vec![];
-        let (timeline, begins, system_identifier) = (postgres.timeline, postgres.lsn(), postgres.identifier);
-        Ok(Outcome::Leads {
-            tenure: Tenure {
-                term,
-                timeline,
-                begins,
-                made_in: Some(term),
-                system_identifier,
-                sync_applied: None,
-            },
-        })
+        let begins = postgres.lsn();
+        Ok(Outcome::Leads { tenure: self.tenure(node, term, begins, None) })
     }
 
     fn start_detached(&mut self, node: usize) -> Result<Outcome, String> {
@@ -218,21 +210,17 @@ impl World {
         if postgres.process != Process::Primary {
             return Err("the server is not out of recovery".to_owned());
         }
-        let (timeline, length, system_identifier) =
-            (postgres.timeline, postgres.log.len(), postgres.identifier);
+        let length = postgres.log.len();
         let first = postgres.log.iter().position(|entry| entry.history == postgres.history).unwrap_or(length);
-        let begins = model::postgres::Lsn(u64::try_from(first).unwrap_or(u64::MAX));
+        let begins = Lsn(u64::try_from(first).unwrap_or(u64::MAX));
         let proved = self.is_proved(node, sync);
-        Ok(Outcome::Leads {
-            tenure: Tenure {
-                term,
-                timeline,
-                begins,
-                made_in: Some(term),
-                system_identifier,
-                sync_applied: proved.then_some(version),
-            },
-        })
+        Ok(Outcome::Leads { tenure: self.tenure(node, term, begins, proved.then_some(version)) })
+    }
+
+    /// What a node proves that has just made its timeline.
+    fn tenure(&self, node: usize, term: Term, begins: Lsn, sync_applied: Option<u64>) -> Tenure {
+        let Postgres { timeline, identifier: system_identifier, .. } = self.machines[node].postgres;
+        Tenure { term, timeline, begins, made_in: Some(term), system_identifier, sync_applied }
     }
 
     fn started_as_primary(&mut self, node: usize, term: Term, promised: Term) -> Result<Outcome, String> {
