@@ -61,6 +61,8 @@ pub struct World {
     pub(crate) members: usize,
     pub(crate) k: u32,
     pub(crate) linked: BTreeMap<(usize, usize), Moment>,
+    /// What was said over such a connection while the network did not carry it, from whom to whom: the kernel repeats it.
+    pub(crate) unheard: BTreeMap<(usize, usize), Vec<PeerMessage>>,
     pub(crate) client: Client,
     pub(crate) histories: u64,
     pub(crate) healed: bool,
@@ -106,6 +108,7 @@ impl World {
             members,
             k,
             linked: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             client: Client::default(),
             histories: 0,
             healed: false,
@@ -232,6 +235,7 @@ impl World {
     /// Starts a machine's agent; its member's server does not start by itself.
     pub(crate) fn boot(&mut self, node: usize) {
         let description = system::system(self.machines.len(), self.members, self.k);
+        self.forget_lines(node);
         let machine = &mut self.machines[node];
         machine.up = true;
         machine.stalled = false;
@@ -280,10 +284,7 @@ impl World {
         match command {
             Command::Send { to, message } => {
                 let Some(to) = self.machines.iter().position(|machine| machine.name == to) else { return };
-                let from = self.machines[node].name.clone();
-                if self.is_linked(node, to) && self.network.carries(node, to) {
-                    self.send(from, to, message);
-                }
+                self.say(node, to, message);
             }
             Command::Commit { expected, value } => {
                 let delay = self.random.between(500, 4000);

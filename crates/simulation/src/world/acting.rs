@@ -34,6 +34,10 @@ impl World {
         let duration = self.random.between(low, high);
         let machine = &mut self.machines[node];
         machine.run_action_started(&action);
+        // Copies are made beside a server that has ended.
+        if matches!(action, Action::Rejoin { .. } | Action::Clone { .. }) {
+            machine.postgres.kill();
+        }
         machine.action = Some(action);
         let run = machine.run;
         self.agenda.after(duration / 2, Event::Midway { node, run });

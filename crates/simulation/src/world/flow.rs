@@ -74,9 +74,10 @@ impl World {
         }
         target.log.extend_from_slice(entries);
         // The receiver is on the timeline of the last log it got (`received_tli`); it goes over where the old one ends.
-        let begins = source.log.iter().position(|entry| entry.history == source.history);
+        // What the source wrote on its own timeline is the end of its log.
+        let begins = source.log.partition_point(|entry| entry.history != source.history);
         match target.log.last() {
-            Some(last) if begins.is_some_and(|begins| target.log.len() < begins) => {
+            Some(last) if begins < source.log.len() && target.log.len() < begins => {
                 (target.timeline, target.history) = (last.timeline, last.history);
             }
             Some(_) | None => (target.timeline, target.history) = (source.timeline, source.history),
