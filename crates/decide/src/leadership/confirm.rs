@@ -28,8 +28,9 @@ const REST_GROWS: u32 = 4;
 /// The most times that it grows.
 const GROWS_MOST: u32 = 3;
 
-/// When commits have been confirmed for so long, the next time counts as the first again.
-const CALM: Duration = Duration::from_secs(30);
+/// A primary that had no such trouble so long after its election has shown that the change helped: the next time counts as
+/// the first again.
+const CALM: Duration = Duration::from_secs(5);
 
 /// Hands the leadership on when commits wait for nobody's fault but the primary's; says why not where it waits.
 pub(super) fn decide(
@@ -107,10 +108,10 @@ fn stuck_for(node: &NodeName, facts: &PrimaryFacts, memory: &Memory, now: Moment
     Some(stalled.min(linked))
 }
 
-/// After a while without such trouble, what happened before does not count any more. That is no news.
+/// When the change has helped, what happened before does not count any more. That is no news.
 fn calm(question: &Question<'_>, record: &Leadership, memory: &Memory) -> Option<Decision<Leadership>> {
     let since = question.now.since(memory.phase_since);
-    (record.handed_on > 0 && since >= rest(record.handed_on) + CALM).then(|| {
+    (record.handed_on > 0 && since >= CALM).then(|| {
         Decision::act(Leadership { handed_on: 0, ..record.clone() }, record.because.clone()).routine()
     })
 }
@@ -231,11 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_long_ago_does_not_count() {
+    fn a_primary_without_such_trouble_has_ended_the_row() {
         let members = waiting(&[("b", streams(100)), ("c", streams(100))]);
         let before = Leadership { handed_on: 1, because: "b and c confirm".into(), ..record() };
-        assert_eq!(ask(&before, &members, 40_900).action, None);
-        let next = ask(&before, &members, 41_000);
+        assert_eq!(ask(&before, &members, 5_900).action, None);
+        let next = ask(&before, &members, 6_000);
         assert_eq!(next.action, Some(Leadership { handed_on: 0, ..before.clone() }), "and that is no news");
     }
 }
