@@ -10,8 +10,9 @@ use model::routes::{DatabaseEndpoint, DatabaseRouteState};
 use model::status::{MemberStatus, Server};
 use model::system::Role;
 
-/// How long sessions of the old primary have to become idle in a switchover.
-pub const DRAIN: Duration = Duration::from_millis(500);
+/// How long sessions of the old primary have to become idle in a switchover. Long enough for transactions of a few statements
+/// over a slow line; while one of them goes on, new connections wait.
+pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// What is known about the members a route may lead to.
 pub struct Question<'a> {

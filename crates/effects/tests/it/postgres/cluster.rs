@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use effects::postgres::{
@@ -23,6 +25,24 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) secrets: Secrets,
     pub(crate) directory: TempDir,
+    reaper: Child,
+}
+
+/// Outlives a test that is killed: ends every process that works in the test's directory, and removes that, when nobody holds
+/// the other end of its input any more. In a session of its own, because test runners kill whole groups.
+const REAPER: &str = r#"cat >/dev/null
+for round in 1 2 3; do
+    for place in /proc/[0-9]*; do
+        case "$(readlink "$place/cwd")" in "$1"|"$1"/*) kill -KILL "${place#/proc/}" ;; esac
+    done
+    sleep 0.1
+done
+rm -rf "$1""#;
+
+fn reaper(directory: &Path) -> Child {
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", REAPER, "reaper"]).arg(directory.canonicalize().unwrap()).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 pub(crate) async fn installation() -> Installation {
@@ -61,7 +81,8 @@ impl Cluster {
             ]),
             ..Settings::default()
         };
-        Self { members, settings, secrets: Secrets::generate().unwrap(), directory }
+        let reaper = reaper(directory.path());
+        Self { members, settings, secrets: Secrets::generate().unwrap(), directory, reaper }
     }
 
     /// The first member founded and running as a primary that waits for nobody.
@@ -165,6 +186,9 @@ impl Drop for Cluster {
         while begin.elapsed() < Duration::from_secs(5) {
             let left = processes_of(inside);
             if left.is_empty() {
+                // Nothing is left to it.
+                self.reaper.kill().unwrap();
+                self.reaper.wait().unwrap();
                 return;
             }
             for facts in left {

@@ -12,6 +12,8 @@ const BREATH: Duration = Duration::from_millis(3);
 /// How long the next statement of a client that pauses between its statements is waited for: right behind its answer is
 /// the moment in which the client is surely not asking something.
 const PAUSE: Duration = Duration::from_millis(12);
+/// How long a draining waits for such moments: whoever asks without a pause has to be cut somewhere.
+const COURTESY: Duration = Duration::from_millis(250);
 
 /// One database route as the table in force has it. Never changed in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,15 +89,17 @@ impl View {
     /// How long a session that began at `began` and is idle at `now` must stay so before a draining tells it to leave.
     ///
     /// A client that has just connected, or goes through its statements one by one, is spared an error in the gap
-    /// before its next statement; but not beyond half of the draining's time, lest it is cut in the middle of one.
+    /// before its next statement; but not beyond 250 ms or half of the draining's time, lest it is cut in the middle of one.
     pub fn must_be_quiet_for(&self, began: Moment, fresh: bool, last_gap: Duration, now: Moment) -> Duration {
-        let half = match &self.target.state {
-            DatabaseRouteState::Draining { drain_ms, .. } => Duration::from_millis(drain_ms / 2),
+        let courtesy = match &self.target.state {
+            DatabaseRouteState::Draining { drain_ms, .. } => {
+                COURTESY.min(Duration::from_millis(drain_ms / 2))
+            }
             DatabaseRouteState::Open { .. } | DatabaseRouteState::Parked { .. } => Duration::ZERO,
         };
         let breath = if Self::pauses(last_gap) { PAUSE } else { BREATH };
         let wish = if fresh { breath.max((began + FRESH).since(now)) } else { breath };
-        wish.min((self.since + half).since(now))
+        wish.min((self.since + courtesy).since(now))
     }
 
     /// Whether a client that was idle for `last_gap` between its last two statements will be so again after this one.
