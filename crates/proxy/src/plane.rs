@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::RouteName;
 use model::routes::{DatabaseTarget, FromProxy, ProxyReport, RouteTable, RouteTarget, ServiceTarget};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+use crate::clock;
 use crate::control::state_file::StateFile;
+use crate::core::database::Attendance;
 use crate::core::listen::{self, Wanted};
 use crate::database::DatabaseRoute;
 use crate::listeners::Listeners;
@@ -27,10 +29,21 @@ const NEWS_KEPT: usize = 256;
 pub(crate) struct Plane {
     routes: Mutex<Routes>,
     news: broadcast::Sender<FromProxy>,
+    attendance: watch::Sender<Attendance>,
     listeners_changed: Notify,
     state_file: StateFile,
     room: Arc<Semaphore>,
     limit: usize,
+}
+
+/// The presence of one agent.
+#[derive(Debug)]
+pub(crate) struct Attended(Arc<Plane>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.attendance.send_modify(|attendance| attendance.left(clock::now()));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +75,7 @@ impl Plane {
         Arc::new(Self {
             routes: Mutex::default(),
             news: broadcast::Sender::new(NEWS_KEPT),
+            attendance: watch::Sender::new(Attendance::new(clock::now())),
             listeners_changed: Notify::new(),
             state_file,
             room: Arc::new(Semaphore::new(limit)),
@@ -88,7 +102,7 @@ impl Plane {
     }
 
     fn swap(self: &Arc<Self>, routes: &mut Routes, table: RouteTable) {
-        routes.swap_targets(&table, &self.news);
+        routes.swap_targets(&table, &self.news, &self.attendance);
         let (wanted, clashes) = listen::wanted(&table);
         let former = std::mem::replace(&mut routes.wanted, wanted);
         routes.clashes = clashes;
@@ -164,6 +178,12 @@ impl Plane {
         }
     }
 
+    /// An agent has connected. As long as the result lives, what it tells is known here.
+    pub(crate) fn attended(self: &Arc<Self>) -> Attended {
+        self.attendance.send_modify(Attendance::came);
+        Attended(self.clone())
+    }
+
     /// The generation in force.
     pub(crate) fn generation(&self) -> u64 {
         self.lock().table.generation
@@ -202,7 +222,12 @@ impl Plane {
 
 impl Routes {
     /// Changes every route to what `table` says. Routes that are not in it lose their connections.
-    fn swap_targets(&mut self, table: &RouteTable, news: &broadcast::Sender<FromProxy>) {
+    fn swap_targets(
+        &mut self,
+        table: &RouteTable,
+        news: &broadcast::Sender<FromProxy>,
+        attendance: &watch::Sender<Attendance>,
+    ) {
         let generation = table.generation;
         let mut databases = std::mem::take(&mut self.databases);
         let mut services = std::mem::take(&mut self.services);
@@ -211,7 +236,11 @@ impl Routes {
             match &route.target {
                 RouteTarget::Database(target) => {
                     let present = databases.remove(&name);
-                    self.databases.insert(name, database(present, &route.name, generation, target, news));
+                    let new = || {
+                        let (news, attendance) = (news.clone(), attendance.subscribe());
+                        DatabaseRoute::new(route.name.clone(), generation, target.clone(), news, attendance)
+                    };
+                    self.databases.insert(name, database(present, generation, target, new));
                 }
                 RouteTarget::Service(target) => {
                     let present = services.remove(&name);
@@ -262,17 +291,16 @@ impl Guest {
 
 fn database(
     present: Option<Arc<DatabaseRoute>>,
-    name: &RouteName,
     generation: u64,
     target: &DatabaseTarget,
-    news: &broadcast::Sender<FromProxy>,
+    new: impl FnOnce() -> DatabaseRoute,
 ) -> Arc<DatabaseRoute> {
     match present {
         Some(route) => {
             route.swap(generation, target.clone());
             route
         }
-        None => Arc::new(DatabaseRoute::new(name.clone(), generation, target.clone(), news.clone())),
+        None => Arc::new(new()),
     }
 }
 

@@ -52,6 +52,7 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 
 /// Serves one agent until it goes away. What it has put in force stays.
 pub(crate) async fn serve(stream: UnixStream, plane: Arc<Plane>) {
+    let _attended = plane.attended();
     let (reader, writer) = stream.into_split();
     let (answers, waiting) = mpsc::channel(ANSWERS_WAITING);
     let news = plane.news();

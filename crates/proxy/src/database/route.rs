@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
 use super::visit;
 use crate::core::database::answer::Fatal;
-use crate::core::database::{Admission, ParkFull, View};
+use crate::core::database::{Admission, Attendance, ParkFull, View};
 use crate::{clock, dice, farewell};
 
 /// One database route of this node.
@@ -20,6 +20,7 @@ pub(crate) struct DatabaseRoute {
     view: watch::Sender<Arc<View>>,
     left: Notify,
     news: broadcast::Sender<FromProxy>,
+    attendance: watch::Receiver<Attendance>,
 }
 
 /// A place on a member, from the attempt to connect until both sockets are closed.
@@ -41,10 +42,11 @@ impl DatabaseRoute {
         generation: u64,
         target: DatabaseTarget,
         news: broadcast::Sender<FromProxy>,
+        attendance: watch::Receiver<Attendance>,
     ) -> Self {
         let admission = Admission::new(generation, target, clock::now());
         let view = watch::Sender::new(admission.view().clone());
-        Self { name, admission: Mutex::new(admission), view, left: Notify::new(), news }
+        Self { name, admission: Mutex::new(admission), view, left: Notify::new(), news, attendance }
     }
 
     /// Puts a new table in force: from here on no seat is given that it forbids, and sessions it forbids end.
@@ -112,6 +114,10 @@ impl DatabaseRoute {
 
     pub(super) fn views(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
+    }
+
+    pub(super) fn attendance(&self) -> watch::Receiver<Attendance> {
+        self.attendance.clone()
     }
 
     pub(super) fn take_seat(self: &Arc<Self>, avoid: &[DatabaseEndpoint]) -> Option<Seat> {

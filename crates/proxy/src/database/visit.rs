@@ -20,7 +20,7 @@ use super::route::{Bench, DatabaseRoute, Seat};
 use crate::core::database::answer::{Fatal, NO_ENCRYPTION, TLS_ALERT};
 use crate::core::database::conversation::Conversation;
 use crate::core::database::first_message::{self, HEAD, Head, Kind, Malformed};
-use crate::core::database::{Patience, Verdict, View};
+use crate::core::database::{Attendance, Patience, Verdict, View};
 use crate::{clock, farewell, socket};
 
 /// How long a client may take to send its first message (PostgreSQL gives a minute for the whole authentication).
@@ -36,6 +36,7 @@ struct Visitor {
     accepted: Moment,
     route: Arc<DatabaseRoute>,
     views: watch::Receiver<Arc<View>>,
+    attendance: watch::Receiver<Attendance>,
     /// Members that failed in this round of attempts.
     avoid: Vec<DatabaseEndpoint>,
     patience: Patience,
@@ -76,6 +77,7 @@ pub(super) async fn serve(mut client: TcpStream, route: Arc<DatabaseRoute>, _roo
         let members = views.borrow().inhabited().to_vec();
         return cancel::forward(first, &members).await;
     }
+    let attendance = route.attendance();
     let visitor = Visitor {
         client,
         first,
@@ -83,6 +85,7 @@ pub(super) async fn serve(mut client: TcpStream, route: Arc<DatabaseRoute>, _roo
         accepted,
         route,
         views,
+        attendance,
         avoid: Vec::new(),
         patience: Patience::default(),
         bench: None,
@@ -125,7 +128,8 @@ impl Visitor {
             match self.greet(&seat, &mut member).await {
                 Ok(Greeting::Answered) => return Some(self.settle_in(seat, member)),
                 Ok(Greeting::Again) => self.failed(&seat),
-                Err(NoMember::ClientGone | NoMember::TimedOut | NoMember::Full(_)) => return None,
+                Err(NoMember::TimedOut) => return self.apologise(None).await,
+                Err(NoMember::ClientGone | NoMember::Full(_)) => return None,
             }
         }
     }
@@ -188,6 +192,7 @@ impl Visitor {
         };
         tokio::select! {
             _ = self.views.changed() => Ok(()),
+            () = changed(&mut self.attendance) => Ok(()),
             () = pause => Ok(()),
             () = sleep_until(clock::instant(deadline)) => Err(NoMember::TimedOut),
             () = gone(&self.client) => Err(NoMember::ClientGone),
@@ -232,6 +237,7 @@ impl Visitor {
         };
         let mut impatience = std::pin::pin!(impatience);
         loop {
+            let unattended = self.unattended_until();
             tokio::select! {
                 biased;
                 answer = peek(member) => {
@@ -242,6 +248,8 @@ impl Visitor {
                         return Ok(Greeting::Again);
                     }
                 }
+                () = changed(&mut self.attendance) => {}
+                () = until(unattended) => return Err(NoMember::TimedOut),
                 () = gone(&self.client) => return Err(NoMember::ClientGone),
                 () = &mut impatience => return Ok(Greeting::Again),
             }
@@ -253,7 +261,13 @@ impl Visitor {
         self.bench = None;
         self.route.count_failed();
         let view = self.views.borrow().clone();
-        let (database, because) = (view.target.database.as_str(), view.because());
+        let database = view.target.database.as_str();
+        let because = match self.attendance.borrow().missing_since() {
+            Some(_) => {
+                &format!("{}, and this node's agent, which would know more, is not there", view.because())
+            }
+            None => view.because(),
+        };
         let fatal = match full {
             Some(limit) => Fatal::too_many_waiting(database, because, limit),
             None => {
@@ -285,7 +299,26 @@ impl Visitor {
     }
 
     fn deadline(&self) -> Moment {
-        self.views.borrow().patience_ends(self.accepted)
+        let ends = self.views.borrow().patience_ends(self.accepted);
+        self.unattended_until().map_or(ends, |unattended| unattended.min(ends))
+    }
+
+    fn unattended_until(&self) -> Option<Moment> {
+        self.attendance.borrow().patience_ends(self.accepted)
+    }
+}
+
+async fn until(moment: Option<Moment>) {
+    match moment {
+        Some(moment) => sleep_until(clock::instant(moment)).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(attendance: &mut watch::Receiver<Attendance>) {
+    // Without its plane a route is about to end, and nothing changes any more.
+    if attendance.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

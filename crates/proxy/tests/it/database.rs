@@ -90,6 +90,33 @@ async fn who_has_waited_too_long_reads_why() {
 }
 
 #[tokio::test]
+async fn without_an_agent_nobody_waits_long_for_a_member() {
+    let (proxy, listen) = (Proxy::start(), free_address());
+    let mut agent = proxy.agent().await;
+    agent.apply(1, parked(listen)).await;
+    let patient = tokio::spawn(connect(listen));
+    while agent.report().await.routes[0].parked < 1 {}
+    let begin = Instant::now();
+    drop(agent);
+    let error = patient.await.unwrap().expect_err("nobody would tell this proxy of a successor");
+    let error = error.as_db_error().expect("a PostgreSQL error").clone();
+    println!("refused {:?} after the agent had gone", begin.elapsed());
+    assert!(
+        error.message().ends_with("and this node's agent, which would know more, is not there"),
+        "{error}"
+    );
+    // An agent that is back in time is heard, and its clients have all the time of the table again.
+    let server = Postgres::start().await;
+    let waiting = tokio::spawn(connect(listen));
+    sleep(Duration::from_millis(300)).await;
+    let mut agent = proxy.agent().await;
+    sleep(Duration::from_millis(1700)).await;
+    agent.apply(2, open(listen, &[endpoint("e1", server.address, 1)])).await;
+    let client = timeout(LONG, waiting).await.unwrap().unwrap().expect("no error, only a delay");
+    assert_eq!(client.query_one("select 42", &[]).await.unwrap().get::<_, i32>(0), 42);
+}
+
+#[tokio::test]
 async fn more_waiting_clients_than_allowed_are_told_at_once() {
     let (proxy, listen) = (Proxy::start(), free_address());
     let mut agent = proxy.agent().await;

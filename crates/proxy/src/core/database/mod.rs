@@ -2,11 +2,13 @@
 
 mod admission;
 pub mod answer;
+mod attendance;
 pub mod conversation;
 pub mod first_message;
 mod patience;
 mod view;
 
 pub use admission::{Admission, Counters, Drained, ParkFull};
+pub use attendance::Attendance;
 pub use patience::{Patience, RETRY_LONGEST};
 pub use view::{Verdict, View};
