@@ -1,9 +1,12 @@
 //! The drills by name, and the layers they belong to. What each does and must bring about lies in [`faults`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use super::act::Needs;
+use model::NodeName;
+
+use super::act::{Needs, Shows};
 use super::faults;
 use super::plan::{Cast, Expectation, Manner, Plan};
 use super::step::Step;
@@ -141,11 +144,43 @@ impl Drill {
         self.is_light
     }
 
-    /// Whether the two cannot go on at once: what takes back the one would take back the other as well.
+    /// Whether the two cannot go on at once: what takes back the one would take back the other as well, or together they are
+    /// more than the loss of one node, which is all that a system of three claims to survive.
     pub fn clashes(&self, other: &Self) -> bool {
+        self.is_undone_with(other)
+            || self.strikes_agents_beside(other)
+            || self.looks_like_death_with(other)
+            || other.looks_like_death_with(self)
+    }
+
+    fn is_undone_with(&self, other: &Self) -> bool {
         let undone = |drill: &Self| -> Vec<Step> { drill.example().iter().flat_map(Step::undo).collect() };
         let others: Vec<_> = undone(other).iter().filter_map(Step::act).collect();
         undone(self).iter().filter_map(Step::act).any(|act| others.contains(&act))
+    }
+
+    /// Whether each strikes agents, of more than one node together: the rest is no majority.
+    fn strikes_agents_beside(&self, other: &Self) -> bool {
+        let (mine, others) = (self.agents_struck(), other.agents_struck());
+        !mine.is_empty() && !others.is_empty() && mine.union(&others).count() > 1
+    }
+
+    /// Whether this one takes away the agent of a node, and the other one its connections to standbys: nobody could tell
+    /// that from the death of the node.
+    fn looks_like_death_with(&self, other: &Self) -> bool {
+        let agents = self.agents_struck();
+        let ends = |step: &Step| step.act() == Some(&faults::END_REPLICATION);
+        other
+            .example()
+            .iter()
+            .filter(|step| ends(step))
+            .flat_map(Step::nodes)
+            .any(|node| agents.contains(node))
+    }
+
+    fn agents_struck(&self) -> BTreeSet<NodeName> {
+        let strikes = |step: &&Step| matches!(step.shows(), Shows::AnotherAgent | Shows::SilentAgent);
+        self.example().iter().filter(strikes).flat_map(Step::nodes).cloned().collect()
     }
 
     /// How to make more of it than one run, where that is what it is for.

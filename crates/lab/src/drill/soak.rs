@@ -244,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn together_faults_are_never_more_than_the_loss_of_one_node() {
+        let agent = drill("agent-kill");
+        // No agent would be left, or one of three.
+        assert!(
+            agent.clashes(drill("coordination-quorum-loss")) && agent.clashes(drill("standby-agent-hang"))
+        );
+        // An agent that is not there, and a member that nobody hears any more: as if the node were dead.
+        assert!(agent.clashes(drill("replication-end")) && drill("replication-end").clashes(agent));
+        assert!(!agent.clashes(drill("agent-hang")) && !agent.clashes(drill("disk-hang-primary")));
+        assert!(!drill("standby-agent-hang").clashes(drill("replication-end")));
+    }
+
+    #[test]
     fn a_tally_counts_what_happened_and_keeps_why_a_run_failed() {
         let mut tally = Tally::new(7);
         let good = Run { outage_ms: Some(400.0), acknowledged: 100, passed: true, ..Run::default() };

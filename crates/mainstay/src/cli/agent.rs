@@ -58,9 +58,12 @@ pub(crate) async fn told_to_end() {
 }
 
 /// Messages of the long-running roles go to stderr, which whoever started them keeps; `MAINSTAY_LOG` chooses which.
+///
+/// The coordination warns at every heartbeat to a node that is not there, fifteen times a second; that the node is not there
+/// is said once, by others.
 pub(crate) fn log_to_stderr() {
     let filter =
-        EnvFilter::try_from_env("MAINSTAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+        EnvFilter::try_from_env("MAINSTAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     // An Err means that somebody installed one already, in a test.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -13,6 +13,7 @@ pub(super) use network::apart::PART;
 pub(super) use network::flaws::NARROW;
 pub(super) use network::{CUT_NODE, HEAL_NODE, MUTE, SEPARATE};
 pub(super) use node::{FREEZE_NODE, KILL_NODE, START_NODE};
+pub(super) use operator::END_REPLICATION;
 pub(super) use process::{HANG_AGENT, KILL_AGENT, KILL_POSTMASTER};
 
 use super::act::Act;

@@ -32,7 +32,7 @@ static END_SESSIONS: Act = Act {
     ..Act::ONCE
 };
 
-static END_REPLICATION: Act = Act {
+pub(in super::super) static END_REPLICATION: Act = Act {
     name: "end-replication",
     words: "end all WAL senders on {}",
     means: "pg_terminate_backend() for every WAL sender",

@@ -159,7 +159,8 @@ fn client_failures(case: &Case<'_>, findings: &Findings) -> Vec<String> {
     let expectation = &case.plan.expectation;
     let mut failures = Vec::new();
     if findings.errors() > 0 && !expectation.errors_allowed {
-        let errors = case.history.writes.iter().filter_map(|write| match &write.outcome {
+        let by_client = case.history.writes.iter().filter(|write| write.by == Writer::Client);
+        let errors = by_client.filter_map(|write| match &write.outcome {
             Outcome::Acknowledged(_) => None,
             Outcome::Failed(why) | Outcome::Unknown(why) => Some(why),
         });
