@@ -48,12 +48,15 @@ pub struct FrameReceiver {
 /// Why a message could not be sent or received. After any of these the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The peer closed the connection between two messages.
+    /// The peer said, between two messages, that nothing more will come.
     #[error("the peer closed the connection")]
     Closed,
-    /// The connection ended inside a message.
+    /// The same inside a message.
     #[error("the connection ended inside a message")]
     Truncated,
+    /// The connection ended without such a word, as it does with its process: the peer's kernel has closed it.
+    #[error("the peer's process ended the connection")]
+    Ended,
     /// A message is longer than its kind of connection allows.
     #[error("a message of {length} bytes is longer than the {limit} allowed")]
     TooLong {
@@ -184,9 +187,8 @@ impl FrameReceiver {
             }
             let read = match self.stream.read_buf(self.decoder.room()).await {
                 Ok(0) => return Err(self.decoder.ended()),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(self.decoder.ended());
-                }
+                // TLS without its close_notify alert (RFC 8446, 6.1).
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(FrameError::Ended),
                 read => read?,
             };
             self.received.fetch_add(u64::try_from(read).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -233,7 +235,7 @@ impl Decoder {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// What the end of the stream means now.
+    /// What a peer's word that nothing more will come means now.
     pub(crate) fn ended(&self) -> FrameError {
         if self.buffer.is_empty() { FrameError::Closed } else { FrameError::Truncated }
     }

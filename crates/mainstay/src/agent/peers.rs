@@ -23,6 +23,9 @@ use super::Inputs;
 /// After this long without a message a connection is useless.
 const SILENT_AFTER: Duration = Duration::from_millis(1200);
 
+/// How long the word that a connection is given up may take into a socket that is full.
+const FAREWELL: Duration = Duration::from_millis(20);
+
 /// How long an attempt to connect may take.
 const DIAL_LIMIT: Duration = Duration::from_millis(800);
 
@@ -73,30 +76,35 @@ impl Peers {
 
     /// Serves one established connection until it ends.
     pub(super) async fn serve(&self, connection: Connection, peer: NodeName, line: LineName) {
-        let (sender, receiver) = connection.split();
+        let (mut sender, receiver) = connection.split();
         let (queue, waiting) = mpsc::channel(QUEUE);
         let link = (peer.clone(), line.clone());
         self.links().insert(link.clone(), queue.clone());
         self.inputs.send(Input::LineUp { peer: peer.clone(), line: line.clone() });
-        let closed = tokio::select! {
-            closed = self.read(receiver, &peer) => closed,
-            closed = write(sender, waiting) => closed,
+        let end = tokio::select! {
+            biased;
+            end = self.read(receiver, &peer) => end,
+            end = write(&mut sender, waiting) => end,
         };
+        if end == End::GivenUp {
+            // Without a word the peer would take it for the end of this process, which is given time to come back.
+            let _ = tokio::time::timeout(FAREWELL, sender.close()).await;
+        }
         let mut links = self.links();
         // A newer connection of the same link may have replaced this one; then the link is not down.
         if links.get(&link).is_some_and(|current| current.same_channel(&queue)) {
             links.remove(&link);
             drop(links);
-            self.inputs.send(Input::LineDown { peer, line, closed });
+            self.inputs.send(Input::LineDown { peer, line, closed: end == End::Closed });
         }
     }
 
-    async fn read(&self, mut receiver: FrameReceiver, peer: &NodeName) -> bool {
+    async fn read(&self, mut receiver: FrameReceiver, peer: &NodeName) -> End {
         loop {
             match tokio::time::timeout(SILENT_AFTER, receiver.recv_json::<PeerMessage>()).await {
                 Ok(Ok(message)) => self.inputs.send(Input::Message { from: peer.clone(), message }),
-                Ok(Err(error)) => return is_closing(&error),
-                Err(_) => return false,
+                Ok(Err(error)) => return End::of(&error),
+                Err(_) => return End::GivenUp,
             }
         }
     }
@@ -114,30 +122,42 @@ impl Peers {
     }
 }
 
-async fn write(mut sender: FrameSender, mut waiting: mpsc::Receiver<Bytes>) -> bool {
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The other side's kernel closed it, as it does when the process ends.
+    Closed,
+    /// This side gave it up.
+    GivenUp,
+    /// The other side gave it up, or the network lost it.
+    Lost,
+}
+
+impl End {
+    fn of(error: &FrameError) -> Self {
+        match error {
+            FrameError::Ended => Self::Closed,
+            FrameError::Io(error) if is_reset(error) => Self::Closed,
+            FrameError::Io(_) => Self::Lost,
+            FrameError::Closed | FrameError::Truncated => Self::Lost,
+            FrameError::TooLong { .. } | FrameError::Json { .. } | FrameError::Interrupted => Self::GivenUp,
+        }
+    }
+}
+
+fn is_reset(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+}
+
+async fn write(sender: &mut FrameSender, mut waiting: mpsc::Receiver<Bytes>) -> End {
     while let Some(body) = waiting.recv().await {
         match tokio::time::timeout(SILENT_AFTER, sender.send(&body)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return is_closing(&error),
-            Err(_) => return false,
+            Ok(Err(error)) => return End::of(&error),
+            Err(_) => return End::GivenUp,
         }
     }
-    false
-}
-
-/// Whether an error says that the other side's kernel ended the connection, not that the network lost it.
-fn is_closing(error: &FrameError) -> bool {
-    match error {
-        FrameError::Closed | FrameError::Truncated => true,
-        FrameError::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::BrokenPipe
-                | ErrorKind::ConnectionAborted
-        ),
-        FrameError::TooLong { .. } | FrameError::Json { .. } | FrameError::Interrupted => false,
-    }
+    End::GivenUp
 }
 
 /// Peers that this node dials: those whose names come after its own; the others dial it.

@@ -30,7 +30,7 @@ where
         ended = write(sender, outgoing) => ended,
     };
     match ended {
-        Err(FrameError::Closed) => Ok(()),
+        Err(FrameError::Closed | FrameError::Ended) => Ok(()),
         other => other,
     }
 }

@@ -87,6 +87,19 @@ async fn the_end_of_a_connection_is_told_apart_from_a_cut() {
     let world = World::new();
     let (there, mut here, _listener) = pair(&world, StreamKind::Peer).await;
     drop(there);
+    assert!(matches!(here.connection.recv().await, Err(FrameError::Ended)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_hangs_up_is_told_apart_from_one_that_ended() {
+    let world = World::new();
+    let (there, mut here, _listener) = pair(&world, StreamKind::Peer).await;
+    let (mut sender, receiver) = there.split();
+    sender.close().await.unwrap();
+    // What was on its way to it makes its kernel reset the connection; the word came before.
+    here.connection.send(&[0; 1000]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop((sender, receiver));
     assert!(matches!(here.connection.recv().await, Err(FrameError::Closed)));
 }
 

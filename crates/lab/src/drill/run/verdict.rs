@@ -13,6 +13,7 @@ use super::super::act::Shows;
 use super::super::checker::{self, Findings, Window};
 use super::super::history::{Answer, Copy, History, Member, Outcome, Write, Writer};
 use super::super::plan::{Change, Plan, Writes};
+use super::super::prober::ASK_EVERY;
 use super::super::report::{Run, millis};
 use super::super::step::Step;
 use super::super::timeline::{Timeline, changes, longest, relative};
@@ -274,7 +275,12 @@ fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
     }
 }
 
-/// That the answers of a node with bad links came late, or not for a while.
+/// How many answers of a member the prober's two askers get in so long when nothing is in their way.
+fn at_rest(within: Duration) -> usize {
+    usize::try_from(2 * within.as_millis() / ASK_EVERY.as_millis()).unwrap_or(usize::MAX)
+}
+
+/// That the answers of a node with bad links came late, or hardly ever, or not for a while.
 fn links_untouched(case: &Case<'_>, step: &Step) -> Vec<String> {
     let Course { begun, healing, .. } = *case.course;
     let within = |from: Moment| move |answer: &&Answer| answer.sent >= from && answer.received < healing;
@@ -286,7 +292,8 @@ fn links_untouched(case: &Case<'_>, step: &Step) -> Vec<String> {
         Shows::Late { percent, by } => {
             let answers = answers(node, case.course.struck);
             let late = answers.iter().filter(|answer| answer.received.since(answer.sent) >= by).count();
-            (late * 100 < answers.len() * usize::from(percent)).then(|| {
+            let silent = answers.len() < at_rest(healing.since(case.course.struck)) / 4;
+            (!silent && late * 100 < answers.len() * usize::from(percent)).then(|| {
                 format!(
                     "only {late} of {} answers of {node} took {} ms or more: its links were good",
                     answers.len(),
