@@ -202,7 +202,9 @@ pub(super) static DRILLS: &[Drill] = &[
         summary: "removes the data directory of a standby while it runs",
         expectation: Expectation {
             primary: Change::Stays,
-            ..failover("writes go on; the standby is copied anew by itself", 200)
+            // PostgreSQL itself would notice within a minute.
+            redundancy: Some(Duration::from_secs(15)),
+            ..failover("writes go on; the standby is noticed and copied anew by itself", 200)
         },
         acts: |cast| cast.on_standby(&REMOVE_DATA),
         ..OPERATOR

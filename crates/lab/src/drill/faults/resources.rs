@@ -19,7 +19,7 @@ const HOGS: usize = 8;
 static LIMIT_PROCESSES: Act = Act {
     name: "limit-processes",
     words: "allow {} no process beyond those it has",
-    means: "a control group of its processes, whose pids.max is what it has; the kernel counts who is refused",
+    means: "a control group of its processes, whose pids.max is 1; the kernel counts who is refused",
     inject: |lab, _, node| lab.limit_processes(node),
     ..Act::until(&FREE_PROCESSES)
 };

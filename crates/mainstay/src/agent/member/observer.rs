@@ -8,7 +8,7 @@ use decide::agent::Input;
 use decide::patience::Patience;
 use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
-use effects::process::Turns;
+use effects::process::{Signal, Turns};
 use model::NodeName;
 use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
@@ -32,8 +32,8 @@ const DISK_LIMIT: Duration = Duration::from_secs(1);
 const LITTLE_SPACE: u64 = 24 << 20;
 /// How often the replication slots of the other members are looked after.
 const SLOTS_EVERY: Duration = Duration::from_secs(2);
-/// How often free space is measured.
-const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// How often free space is measured, and looked whether a running server's files are still there.
+const DISK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks, for ever.
 pub(super) async fn observe(ground: Ground) {
@@ -114,7 +114,7 @@ struct Watch {
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
     stalls: BTreeMap<NodeName, (Lsn, Moment)>,
     was_primary: bool,
-    space_at: Moment,
+    disk_at: Moment,
     space: Option<String>,
 }
 
@@ -133,7 +133,7 @@ impl Watch {
             failures: 0,
             stalls: BTreeMap::new(),
             was_primary: false,
-            space_at: Moment::default(),
+            disk_at: Moment::default(),
             space: None,
         }
     }
@@ -143,7 +143,7 @@ impl Watch {
         let (epoch, asked) = (self.ground.epoch(), clock::now());
         let (server, system_identifier) = self.server().await;
         let server = self.probed(server).await;
-        self.measure_space().await;
+        self.look_at_disk().await;
         if epoch == self.ground.epoch() {
             tell(&self.ground, asked, server, system_identifier, self.space.clone());
         }
@@ -225,15 +225,9 @@ impl Watch {
         self.failures = 0;
         self.refused = 0;
         self.pending.clear();
-        let marker = self.ground.member.paths().data.join("PG_VERSION");
-        let exists = effects::disposable::start("look for data", move || marker.try_exists());
-        let exists = match exists {
-            Ok(answer) => tokio::time::timeout(DISK_LIMIT, answer).await,
-            Err(_) => return (Server::Unknown, None),
-        };
-        match exists {
-            Ok(Ok(Ok(false))) => (Server::Empty, None),
-            Ok(Ok(Ok(true))) => {
+        match self.has_files().await {
+            Some(false) => (Server::Empty, None),
+            Some(true) => {
                 let control = self.ground.member.control_data(DISK_LIMIT).await;
                 let identifier = control.as_ref().ok().map(|control| control.system_identifier);
                 let because = match control {
@@ -243,7 +237,7 @@ impl Watch {
                 };
                 (Server::Stopped { because }, identifier)
             }
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => (Server::Unknown, None),
+            None => (Server::Unknown, None),
         }
     }
 
@@ -337,12 +331,35 @@ impl Watch {
         })
     }
 
-    async fn measure_space(&mut self) {
+    async fn look_at_disk(&mut self) {
         let now = clock::now();
-        if now.since(self.space_at) < SPACE_EVERY {
+        if now.since(self.disk_at) < DISK_EVERY {
             return;
         }
-        self.space_at = now;
+        self.disk_at = now;
+        self.measure_space().await;
+        self.end_without_files().await;
+    }
+
+    /// Ends a server whose files are gone, as PostgreSQL does itself once a minute ("data directory lock file is invalid"):
+    /// until then it confirms what it writes to files that nobody can ever open again.
+    async fn end_without_files(&self) {
+        let Some(postmaster) = self.ground.postmaster() else { return };
+        if self.has_files().await == Some(false) {
+            tracing::error!("the files of the running PostgreSQL have been removed; it is ended");
+            // Its exit is told as any other is; an error means that it has ended already.
+            let _ = postmaster.process().signal(Signal::QUIT);
+        }
+    }
+
+    /// Whether there is data; `None` when the volume does not say so in time.
+    async fn has_files(&self) -> Option<bool> {
+        let marker = self.ground.member.paths().data.join("PG_VERSION");
+        let exists = effects::disposable::start("look for data", move || marker.try_exists()).ok()?;
+        tokio::time::timeout(DISK_LIMIT, exists).await.ok()?.ok()?.ok()
+    }
+
+    async fn measure_space(&mut self) {
         let path = self.ground.member.paths().database.clone();
         let measured = effects::disposable::start("measure space", move || rustix::fs::statvfs(&path));
         let Ok(answer) = measured else { return };
