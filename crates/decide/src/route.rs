@@ -12,7 +12,7 @@ use model::system::Role;
 
 /// How long sessions of the old primary have to become idle in a switchover. Long enough for transactions of a few statements
 /// over a slow line; while one of them goes on, new connections wait.
-pub const DRAIN: Duration = Duration::from_secs(1);
+pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// What is known about the members a route may lead to.
 pub struct Question<'a> {

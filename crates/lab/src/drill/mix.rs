@@ -85,4 +85,12 @@ mod tests {
         assert!(plan.expectation.errors_allowed);
         assert_eq!((mix.to_string().as_str(), mix.faults()), ("standby-kill + agent-kill", 2));
     }
+
+    #[test]
+    fn beside_a_fault_that_strikes_all_nodes_the_other_one_tells_them_apart() {
+        let cast = Cast::of("a", &["b", "c"]);
+        let mix = Mix { beside: vec![drill("proxy-agent-cut")], ..Mix::from(drill("primary-standby-apart")) };
+        let plan = mix.plan(&cast);
+        assert_eq!(["a", "b", "c"].map(|node| plan.blows(&node.into())), [2, 2, 1]);
+    }
 }

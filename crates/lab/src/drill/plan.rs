@@ -206,6 +206,11 @@ impl Plan {
         self.fault.iter().flat_map(Step::nodes).collect()
     }
 
+    /// How many steps of the fault strike a node.
+    pub(super) fn blows(&self, node: &NodeName) -> usize {
+        self.victims().iter().filter(|struck| **struck == node).count()
+    }
+
     /// The nodes that nobody outside hears while the fault lasts.
     pub(super) fn silenced(&self) -> Vec<&NodeName> {
         self.fault.iter().filter(|step| step.shows() == Shows::Silence).flat_map(Step::nodes).collect()

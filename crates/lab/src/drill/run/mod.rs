@@ -400,14 +400,15 @@ async fn warm_up<V: AsyncFn() -> Result<SystemView, String>>(
     watch.until(options.patience, |now| warm(now.at)).await;
 }
 
-/// The route's addresses in the order in which the client tries them: the victims' nodes last, or first where the drill is
-/// about them, the primary's before them.
+/// The route's addresses in the order in which the client tries them: the nodes that are struck most last, or first where
+/// the drill is about them, the primary's before them. Beside a fault that strikes all nodes the other one counts.
 fn entries(view: &SystemView, plan: &Plan) -> Vec<SocketAddr> {
-    let struck = plan.victims();
-    let through_victim = plan.manner == Manner::ThroughVictim;
+    let most = plan.victims().len();
     let mut entries: Vec<&Entry> = view.routes.iter().collect();
     entries.sort_by_key(|entry| {
-        (struck.contains(&&entry.node) != through_victim, Some(&entry.node) == view.primary.as_ref())
+        let blows = plan.blows(&entry.node);
+        let order = if plan.manner == Manner::ThroughVictim { most - blows } else { blows };
+        (order, Some(&entry.node) == view.primary.as_ref())
     });
     entries.into_iter().map(|entry| entry.address).collect()
 }

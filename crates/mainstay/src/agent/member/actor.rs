@@ -27,7 +27,7 @@ const PROMOTE_LIMIT: Duration = Duration::from_secs(8);
 /// How long the proof of a sync set may take in one attempt.
 const PROOF_LIMIT: Duration = Duration::from_secs(3);
 /// How long sessions may take to end by themselves in a switchover: what proxies give them, and the way there.
-const DRAIN_LIMIT: Duration = Duration::from_millis(1100);
+const DRAIN_LIMIT: Duration = Duration::from_millis(2100);
 /// How long after a promotion the checkpoint that rewinds need is hurried.
 const CHECKPOINT_AFTER: Duration = Duration::from_millis(400);
 /// How long a standby's clean shutdown may take before it is ended at once: nobody waits for it.
