@@ -71,6 +71,8 @@ pub enum Shows {
     AnotherAgent,
     /// The node's agent does not answer.
     SilentAgent,
+    /// The client's connection, which goes through the node, ends.
+    EndedConnection,
     /// Of what the prober asks the node's member while the fault lasts, so many of a hundred answers take so long.
     Late {
         /// How many of a hundred, at least.

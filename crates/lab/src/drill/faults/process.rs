@@ -72,6 +72,7 @@ static KILL_PROXY: Act = Act {
     name: "kill-proxy",
     words: "kill the proxy on {}",
     means: "SIGKILL to the process that listens on run/proxy.sock",
+    shows: Shows::EndedConnection,
     inject: |lab, _, node| lab.kill_process(node, &Target::Proxy),
     ..Act::ONCE
 };

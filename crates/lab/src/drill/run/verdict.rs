@@ -240,7 +240,7 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
             failures.push(format!("{victim} answered {heard} times while it should have been silent"));
         }
     }
-    failures.extend(case.plan.fault.iter().filter_map(|step| agent_untouched(case, step)));
+    failures.extend(case.plan.fault.iter().filter_map(|step| process_untouched(case, step)));
     let links: BTreeSet<String> =
         case.plan.fault.iter().flat_map(|step| links_untouched(case, step)).collect();
     failures.extend(links);
@@ -250,8 +250,8 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
     failures
 }
 
-/// That an agent which was killed is another one now, and one that was stopped did not answer.
-fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
+/// That an agent which was killed is another one now, one that was stopped did not answer, and a killed proxy's connections ended.
+fn process_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
     let Course { begun, struck, healing, .. } = *case.course;
     let node = step.nodes().first()?;
     match step.shows() {
@@ -271,6 +271,8 @@ fn agent_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
             (during.peek().is_some() && during.all(answered))
                 .then(|| format!("the agent of {node} answered all the time: nobody stopped it"))
         }
+        Shows::EndedConnection => (case.course.reconnects == 0)
+            .then(|| format!("the client's connection through {node} lived on: nobody ended it")),
         Shows::Silence | Shows::Nothing | Shows::Late { .. } | Shows::Pause(_) => None,
     }
 }
@@ -313,7 +315,11 @@ fn links_untouched(case: &Case<'_>, step: &Step) -> Vec<String> {
                 )
             })
         }
-        Shows::Nothing | Shows::Silence | Shows::AnotherAgent | Shows::SilentAgent => None,
+        Shows::Nothing
+        | Shows::Silence
+        | Shows::AnotherAgent
+        | Shows::SilentAgent
+        | Shows::EndedConnection => None,
     };
     step.nodes().iter().filter_map(missed).collect()
 }
