@@ -20,6 +20,8 @@ pub const SHORTEST_ANSWER: Duration = Duration::from_millis(700);
 const TOO_LONG: u32 = 3;
 /// A new connection with a write takes about so many times as long as a question to an open one, with some to spare.
 const PROBE_COSTS: u32 = 8;
+/// How long a new connection to a primary that has just been promoted may take in the rush of all its clients.
+const RUSH: Duration = Duration::from_millis(600);
 /// The part of the excess of a late answer that each ordinary one takes away: a half in about 14 probes.
 const FORGET: u32 = 20;
 
@@ -48,6 +50,12 @@ impl Patience {
             let excess = self.slowest.saturating_sub(took);
             self.slowest = if excess.is_zero() { took } else { self.slowest - excess / FORGET };
         }
+    }
+
+    /// The server has just become the primary: all clients come at once, and the first connections take longer than they ever
+    /// will. Ordinary answers make up for it within some seconds.
+    pub fn expect_a_rush(&mut self) {
+        self.slowest = self.slowest.max(RUSH);
     }
 
     /// An open connection answered, or the own process woke up, after `took`. Where that is slow too, neither the
@@ -95,6 +103,15 @@ mod tests {
         assert_eq!(patience.limit(), SHORTEST);
         patience.answered(ms(20));
         patience.feel(ms(2));
+        assert_eq!(patience.limit(), SHORTEST);
+    }
+
+    #[test]
+    fn a_new_primary_is_given_twice_as_long_and_then_less_and_less() {
+        let mut patience = Patience::default();
+        patience.expect_a_rush();
+        assert_eq!(patience.limit(), 2 * SHORTEST);
+        (0..20).for_each(|_| patience.answered(ms(20)));
         assert_eq!(patience.limit(), SHORTEST);
     }
 

@@ -180,6 +180,9 @@ impl Watch {
     }
 
     fn running(&mut self, facts: &Facts) -> Server {
+        if !facts.in_recovery && !self.was_primary {
+            self.patience.expect_a_rush();
+        }
         self.was_primary = !facts.in_recovery;
         if facts.in_recovery {
             self.stalls.clear();
