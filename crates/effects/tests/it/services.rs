@@ -163,7 +163,9 @@ async fn a_restarted_agent_adopts_what_runs_and_takes_no_traffic_from_it() {
     assert_eq!(adopted.state, InstanceState::Ready, "its first state already");
     assert_eq!((adopted.process, adopted.starts), (before.process, 0));
     // It is watched and checked like one of our own.
-    fs::write(root.path("status"), "503 Service Unavailable").unwrap();
+    // In one step: half a status is no HTTP.
+    fs::write(root.path("status.new"), "503 Service Unavailable").unwrap();
+    fs::rename(root.path("status.new"), root.path("status")).unwrap();
     let sick = until(&mut states, "web-1", |status| status.state != InstanceState::Ready).await;
     assert_eq!(sick.state.to_string(), "not ready: GET /healthz answered 503 Service Unavailable");
     fs::remove_file(root.path("status")).unwrap();
