@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a restarted agent says nothing about its instances while it cannot work out what shall run.
 const KNOWN_LIMIT: Duration = Duration::from_secs(3);
+/// How long reading what an instance logged may take.
+const LOGS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whom instances run as when the agent is root and the file names nobody.
 const NOBODY: &str = "nobody";
@@ -314,7 +316,9 @@ pub(super) async fn restart(_shared: &Shared, subject: &str) -> Result<String, R
 pub(super) async fn logs(shared: &Shared, subject: &str, lines: usize) -> Reply {
     let directory = shared.places.root.join("log");
     let subject = subject.to_owned();
-    let read = tokio::task::spawn_blocking(move || read_logs(&directory, &subject, lines)).await;
+    let read =
+        effects::disposable::run("read logs", LOGS_LIMIT, move || read_logs(&directory, &subject, lines))
+            .await;
     match read {
         Ok(Ok(lines)) => Reply::Logs(lines),
         Ok(Err(because)) => {

@@ -217,7 +217,9 @@ fn desk(shared: &Shared) -> Arc<dyn transport::JoinDesk> {
 async fn reap_strangers() {
     loop {
         tokio::time::sleep(REAP_EVERY).await;
-        let reaped = tokio::task::spawn_blocking(|| effects::process::reap_strangers(effects::clock::now()));
+        let reap = || effects::process::reap_strangers(effects::clock::now());
+        // Without a thread for it now, the next time will do.
+        let Ok(reaped) = effects::disposable::start("reap", reap) else { continue };
         if let Ok(count @ 1..) = reaped.await {
             tracing::debug!(count, "processes that nobody waited for were reaped");
         }

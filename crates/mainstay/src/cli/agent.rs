@@ -29,6 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     log_to_stderr();
+    end_with_any_part();
     let system = match &args.file {
         Some(file) => load(file, None)?.valid()?.0.system,
         None => install::known_system(&args.root).map_err(|error| install_error(&error))?,
@@ -41,6 +42,16 @@ pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
         () = told_to_end() => {}
     }
     Ok(Exit::Done)
+}
+
+/// Ends the process when any of its tasks or threads panics: an agent without one of its parts would look well and do nothing,
+/// and whoever started it starts it anew.
+fn end_with_any_part() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 /// Waits for SIGTERM or SIGINT. What the agent supervises goes on without it.

@@ -122,9 +122,22 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// Runs what may take long beside Raft's thread, so that heartbeats go on.
+/// Runs what may take long beside Raft's thread, so that heartbeats go on; on it where the system gives no thread, because an
+/// error here ends the store.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let theirs = Arc::clone(&work);
+    let run = move || {
+        // An error means that nobody waits any more.
+        let _ = sender.send(take(&theirs).map(|work| work()));
+    };
+    let here = || take(&work).map_or_else(|| Err(io::Error::other("the work was lost")), |work| work());
+    match std::thread::Builder::new().name("snapshot".to_owned()).spawn(run) {
+        Ok(_) => receiver.await.ok().flatten().unwrap_or_else(here),
+        Err(_) => here(),
+    }
 }
 
 /// Makes a snapshot the current one: on disk first.

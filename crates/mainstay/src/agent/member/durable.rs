@@ -67,11 +67,12 @@ pub(super) async fn keep(shared: &Shared, database: &DatabaseName, durable: &Dur
     let bytes = serde_json::to_vec_pretty(durable).map_err(|error| error.to_string())?;
     let shown = path.display().to_string();
     let number = WRITES.fetch_add(1, Ordering::SeqCst);
-    let written = tokio::task::spawn_blocking(move || write_in_order(path, &bytes, number)).await;
-    match written {
+    let failed = |error: &dyn std::fmt::Display| format!("the promise cannot be written to {shown}: {error}");
+    let written = effects::disposable::start("promise", move || write_in_order(path, &bytes, number));
+    match written.map_err(|error| failed(&error))?.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("the promise cannot be written to {shown}: {error}")),
-        Err(error) => Err(error.to_string()),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
     }
 }
 
