@@ -52,7 +52,7 @@ impl Patience {
         }
     }
 
-    /// The server has just become the primary: all clients come at once, and the first connections take longer than they ever
+    /// The server has just become the primary, or is looked at for the first time as one: all clients come at once, and the first connections take longer than they ever
     /// will. Ordinary answers make up for it within some seconds.
     pub fn expect_a_rush(&mut self) {
         self.slowest = self.slowest.max(RUSH);

@@ -15,7 +15,7 @@ use crate::medium::{Dice, LOSSES, Medium, Word};
 use crate::network::Network;
 
 /// Generous: these machines are shared.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Group {
     pub(crate) network: Network,

@@ -340,8 +340,10 @@ impl Watch {
             return;
         }
         self.disk_at = now;
-        self.measure_space().await;
-        self.end_without_files().await;
+        // A volume that hangs keeps every thread that looks at it: one at a time is enough.
+        if self.measure_space().await {
+            self.end_without_files().await;
+        }
     }
 
     /// Ends a server whose files are gone, as PostgreSQL does itself once a minute ("data directory lock file is invalid"):
@@ -362,11 +364,14 @@ impl Watch {
         tokio::time::timeout(DISK_LIMIT, exists).await.ok()?.ok()?.ok()
     }
 
-    async fn measure_space(&mut self) {
+    /// Measures free space; says whether the volume answered.
+    async fn measure_space(&mut self) -> bool {
         let path = self.ground.member.paths().database.clone();
         let measured = effects::disposable::start("measure space", move || rustix::fs::statvfs(&path));
-        let Ok(answer) = measured else { return };
-        self.space = match tokio::time::timeout(DISK_LIMIT, answer).await {
+        let Ok(answer) = measured else { return false };
+        let answered = tokio::time::timeout(DISK_LIMIT, answer).await;
+        let answers = answered.is_ok();
+        self.space = match answered {
             Ok(Ok(Ok(volume))) => {
                 let free = volume.f_bavail * volume.f_frsize;
                 let enough = if self.space.is_some() { 2 * LITTLE_SPACE } else { LITTLE_SPACE };
@@ -376,5 +381,6 @@ impl Watch {
             Ok(Err(_)) => None,
             Err(_) => Some("the database's volume does not answer".to_owned()),
         };
+        answers
     }
 }
