@@ -5,6 +5,9 @@
 //! took, how late open connections and the own process answer, and how long the server's processes wait for a processor. The
 //! last is what tells of a burst before any probe was late: a new connection is several processes' work, one after the
 //! other, and each waits for its turn.
+//!
+//! Where others withhold the processor from the server (a quota, a hypervisor), its load would not come along to whoever
+//! takes its place, so there is no reason for patience.
 
 use std::time::Duration;
 
@@ -40,6 +43,8 @@ pub struct Patience {
     pressure: Duration,
     /// For how long the server's processes ran of late, and for how long they waited for a processor.
     turns: (Duration, Duration),
+    /// Whether almost all of a processor is withheld from the server.
+    withheld: bool,
 }
 
 impl Patience {
@@ -52,8 +57,8 @@ impl Patience {
         }
     }
 
-    /// The server has just become the primary, or is looked at for the first time as one: all clients come at once, and the first connections take longer than they ever
-    /// will. Ordinary answers make up for it within some seconds.
+    /// The server has just become the primary, or is looked at for the first time as one: all clients come at once, and
+    /// the first connections take longer than they ever will. Ordinary answers make up for it within some seconds.
     pub fn expect_a_rush(&mut self) {
         self.slowest = self.slowest.max(RUSH);
     }
@@ -70,6 +75,11 @@ impl Patience {
         self.turns = (keep(self.turns.0, ran), keep(self.turns.1, waited));
     }
 
+    /// Whether almost all of a processor is withheld from the server, as seen now.
+    pub const fn note_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
+    }
+
     /// How many times slower than on a machine with processors to spare everything is that has to run; 1 there.
     fn crowd(&self) -> f64 {
         let (ran, waited) = self.turns;
@@ -78,6 +88,9 @@ impl Patience {
 
     /// How long a probe may wait now.
     pub fn limit(&self) -> Duration {
+        if self.withheld {
+            return SHORTEST;
+        }
         let crowded = SHORTEST.mul_f64(self.crowd().min(LONGEST.as_secs_f64() / SHORTEST.as_secs_f64()));
         (self.slowest * TOO_LONG).max(self.pressure * PROBE_COSTS).max(crowded).clamp(SHORTEST, LONGEST)
     }
@@ -133,6 +146,18 @@ mod tests {
         assert_eq!(patience.limit(), ms(2000));
         (0..20).for_each(|_| patience.feel(ms(1)));
         assert_eq!(patience.limit(), SHORTEST);
+    }
+
+    #[test]
+    fn who_is_kept_from_running_by_others_is_not_waited_for() {
+        let mut patience = Patience::default();
+        patience.feel(ms(900));
+        patience.take_turns(ms(5), ms(800));
+        assert_eq!(patience.limit(), LONGEST);
+        patience.note_withheld(true);
+        assert_eq!((patience.limit(), patience.answer_limit()), (SHORTEST, SHORTEST_ANSWER));
+        patience.note_withheld(false);
+        assert_eq!(patience.limit(), LONGEST);
     }
 
     #[test]

@@ -51,10 +51,15 @@ async fn an_isolated_leader_answers_nothing_and_says_so_in_time() {
     assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
     let list = group.store(&old).list("", within).await;
     assert!(matches!(list, Err(Error::Unavailable(_))), "{list:?}");
+    assert!(since.elapsed() < 2 * bound, "{:?}", since.elapsed());
+    // On a slow machine Raft's clock goes more slowly, the lease with it: until its end a write enters the log.
+    let mut hint = group.store(&old).leader();
+    let knows = tokio::time::timeout(PATIENCE, hint.wait_for(|hint| hint.leader.is_none())).await;
+    assert!(knows.is_ok_and(|hint| hint.is_ok()), "it knows that nobody answers it");
+    let since = Instant::now();
     let write = group.store(&old).txn(Txn::new().put("key", "3"), within).await;
     assert!(matches!(write, Err(Error::Unavailable(_))), "it was refused, not lost sight of: {write:?}");
-    assert!(since.elapsed() < 3 * bound, "{:?}", since.elapsed());
-    assert_eq!(group.store(&old).leader().borrow().leader, None, "it knows that nobody answers it");
+    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
 
     group.network.isolate(&old, false);
     assert_eq!(group.get(&old, "key").await.as_deref(), Some("2"));

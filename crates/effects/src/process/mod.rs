@@ -10,6 +10,7 @@ mod strangers;
 mod tool;
 mod turns;
 mod user;
+mod withheld;
 
 use std::fmt;
 use std::io;
@@ -30,6 +31,7 @@ pub use strangers::reap_strangers;
 pub use tool::{ToolCommand, ToolError, ToolOutput, run_tool};
 pub use turns::Turns;
 pub use user::OsUser;
+pub use withheld::Withheld;
 
 /// Which process: pid and start time, an identity that survives the pid's reuse (within one boot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use decide::agent::Input;
 use decide::patience::Patience;
 use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
-use effects::process::{Signal, Turns};
+use effects::process::{Signal, Turns, Withheld};
 use model::NodeName;
 use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
@@ -109,6 +109,7 @@ struct Watch {
     refusal: String,
     patience: Patience,
     turns: Turns,
+    withheld: Withheld,
     /// Looks in a row that were not answered.
     failures: u32,
     /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
@@ -130,6 +131,7 @@ impl Watch {
             refusal: String::new(),
             patience: Patience::default(),
             turns: Turns::default(),
+            withheld: Withheld::default(),
             failures: 0,
             stalls: BTreeMap::new(),
             was_primary: false,
@@ -276,8 +278,10 @@ impl Watch {
 
     fn look_at_turns(&mut self) {
         if let Some(postmaster) = self.ground.postmaster() {
-            let (ran, waited) = self.turns.since_last(postmaster.process().id().pid);
+            let pid = postmaster.process().id().pid;
+            let (ran, waited) = self.turns.since_last(pid);
             self.patience.take_turns(ran, waited);
+            self.patience.note_withheld(self.withheld.look(pid));
         }
     }
 
