@@ -68,7 +68,8 @@ pub struct World {
     pub(crate) healed: bool,
     /// How many faults last now.
     pub(crate) lasting: usize,
-    pub(crate) revoked_at: BTreeMap<Term, Moment>,
+    /// When each term got its primary.
+    pub(crate) elected_at: BTreeMap<Term, Moment>,
     pub(crate) trace: VecDeque<String>,
     /// Of every event and every note so far, with their moments.
     digest: u64,
@@ -113,7 +114,7 @@ impl World {
             histories: 0,
             healed: false,
             lasting: 0,
-            revoked_at: BTreeMap::new(),
+            elected_at: BTreeMap::new(),
             trace: VecDeque::new(),
             digest: 0,
             faults: BTreeMap::new(),

@@ -151,6 +151,15 @@ impl Drill {
             || self.strikes_agents_beside(other)
             || self.looks_like_death_with(other)
             || other.looks_like_death_with(self)
+            || self.loses_everywhere()
+            || other.loses_everywhere()
+    }
+
+    /// Whether it loses packets of several nodes: from each to each that is a third of all, both ways. Streams of log that
+    /// live through it are all that can be asked for; none can begin anew, as almost any other fault makes them.
+    fn loses_everywhere(&self) -> bool {
+        self.example().iter().filter(|step| step.act() == Some(&faults::LOSE)).flat_map(Step::nodes).count()
+            > 1
     }
 
     fn is_undone_with(&self, other: &Self) -> bool {

@@ -254,6 +254,11 @@ mod tests {
         assert!(agent.clashes(drill("replication-end")) && drill("replication-end").clashes(agent));
         assert!(!agent.clashes(drill("agent-hang")) && !agent.clashes(drill("disk-hang-primary")));
         assert!(!drill("standby-agent-hang").clashes(drill("replication-end")));
+        // Every line loses a third of what it carries.
+        assert!(
+            drill("network-lossy").clashes(drill("standby-slow")) && agent.clashes(drill("network-lossy"))
+        );
+        assert!(!drill("primary-lossy").clashes(drill("standby-slow")));
     }
 
     #[test]

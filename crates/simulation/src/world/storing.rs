@@ -96,7 +96,9 @@ impl World {
         let place = value.store();
         let done = if self.reaches_store(node) { self.store.commit(expected, &value) } else { None };
         if let (Some(_), Value::Leadership(_, record)) = (done, &value) {
-            self.revoked_at.entry(record.term).or_insert(self.agenda.now());
+            if record.primary().is_some() {
+                self.elected_at.entry(record.term).or_insert(self.agenda.now());
+            }
             self.note(format!(
                 "committed by {}: term {} {:?} sync {} before {:?}",
                 system::node_name(node),

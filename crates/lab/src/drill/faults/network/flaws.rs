@@ -11,7 +11,7 @@ use crate::fault::Flaw;
 /// What the switch loses ends by the kernel's clock.
 const BY_TIMEOUT: Act = Act { ends: Ends::ByKernel(EXPIRES), ..Act::until(&MEND) };
 
-pub(super) static LOSE: Act = Act {
+pub(in super::super::super) static LOSE: Act = Act {
     name: "lose",
     words: "lose 20 % of what {} sends and gets",
     means: "the switch drops every fifth packet by chance (nftables numgen, set elements with a timeout)",
