@@ -1,8 +1,7 @@
 //! Do commits get their confirmations? A primary whose log does not arrive anywhere, although its heartbeats do (a hole in
 //! the path for long packets, a sender that hangs), is the one that cannot send: another member takes its place.
 //!
-//! A standby that stops flushing leaves the sync set first ([`super::sync_set`]). Only when no member of the set flushes
-//! anything, and no other standby could take their places, is the fault taken for the primary's. It may still be
+//! A standby that stops flushing leaves the sync set ([`super::sync_set`]). Only when no member of the set flushes anything, and no other standby could take their places, is the fault taken for the primary's. It may still be
 //! elsewhere: so the leadership is handed on only where the others can confirm each other's commits without the former
 //! primary, and each time in a row that it is, the next primary is given longer.
 
@@ -18,7 +17,7 @@ use super::{Memory, Question, listed, revoke, sync_set, word};
 use crate::view::{Decision, MemberView};
 
 /// A member of the set that has flushed nothing for this long, although there is something to flush and it streams, does
-/// not get the log. Longer than it takes to remove one standby from the set, which is tried first.
+/// not get the log. Sooner than one that stalls alone leaves the set: where all do, to remove one would help nobody.
 const STUCK_AFTER: Duration = Duration::from_millis(1500);
 
 /// How long the primary of a leadership that began because commits waited is left alone.
@@ -182,7 +181,7 @@ mod tests {
     fn one_that_confirms_or_has_just_connected_or_nobody_who_waits_is_enough_to_stay() {
         let record = record();
         // b is taken out of the set first.
-        let one = ask(&record, &waiting(&[("b", stalls(1600)), ("c", streams(100))]), 2600).action.unwrap();
+        let one = ask(&record, &waiting(&[("b", stalls(2600)), ("c", streams(100))]), 2600).action.unwrap();
         assert_eq!((one.term, one.sync), (Term(5), any_one(&["c"])));
         let stays = |members: &Members, now_ms| {
             let decision = ask(&record, members, now_ms);

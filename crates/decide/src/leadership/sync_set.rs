@@ -14,8 +14,10 @@ use crate::view::{Decision, MemberView, Reach};
 /// A standby in the set that has not streamed for this long leaves it: with it in the set, a failover would need it.
 const LINK_GRACE: Duration = Duration::from_millis(1000);
 
-/// A standby in the set that has not flushed for this long although there is something to flush leaves it.
-const STALL_LIMIT_MS: u32 = 1000;
+/// A standby in the set that has not flushed for this long although there is something to flush leaves it. Longer than
+/// lines that lose a fifth of all packets often take to get one across: while another one confirms, nobody waits for it, and
+/// alone the other one would have to be sure to.
+const STALL_LIMIT_MS: u32 = 2500;
 
 /// A standby enters the set only when less than this is missing, in bytes of log.
 const CAUGHT_UP_BYTES: u64 = 1 << 20;

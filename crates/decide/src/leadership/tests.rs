@@ -238,7 +238,7 @@ fn the_old_set_is_dropped_only_on_proof_of_this_version() {
 fn a_standby_that_stops_flushing_leaves_the_set_unless_it_is_the_last() {
     let (mut record, _) = healthy();
     let mut full = streams(50);
-    full.stalled_ms = 1200;
+    full.stalled_ms = 2700;
     let view = |links: &[(&str, model::status::StandbyLink)]| {
         members([
             ("a", alive(primary(5, 100, links, 1))),
@@ -248,7 +248,7 @@ fn a_standby_that_stops_flushing_leaves_the_set_unless_it_is_the_last() {
     };
     let next = ask(&record, &view(&[("b", full.clone()), ("c", streams(100))]), 1000).action.unwrap();
     assert_eq!((next.sync, next.previous_sync), (any_one(&["c"]), vec![any_one(&["b", "c"])]));
-    assert_eq!(next.because, "b left the sync set: it has flushed nothing for 1200 ms");
+    assert_eq!(next.because, "b left the sync set: it has flushed nothing for 2700 ms");
     record.sync = any_one(&["b"]);
     let decision = ask(&record, &view(&[("b", full)]), 1000);
     assert_eq!(decision.action, None, "{}", decision.because);

@@ -10,6 +10,11 @@ use super::volume::{self, Access, FileError};
 use super::{Member, REPLICATION_ROLE, REWIND_ROLE, SUPERUSER, Secrets, Settings};
 use crate::process::{ToolError, ToolOutput, run_tool};
 
+/// The size of log files, in megabytes. A standby that connects anew gets the file that it is in from the beginning on, and
+/// commits wait for that where all connect anew; a rewind copies whole files. With PostgreSQL's own 16 MB that is seconds on
+/// slow lines; with 1 MB there would be very many files where much is written.
+const SEGMENT: &str = "--wal-segsize=4";
+
 /// The locale of a new database: bytewise order, which no upgrade of the C library can change under an index, and
 /// Unicode character classes. `C` where the system lacks it.
 const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
@@ -116,6 +121,7 @@ impl Member {
                 "UTF8",
                 &locale,
                 "--data-checksums",
+                SEGMENT,
                 "--auth=scram-sha-256",
                 "--auth-local=peer",
                 "--no-sync",

@@ -312,6 +312,7 @@ mod tests {
             sync_state: if priority > 0 { SyncState::Quorum } else { SyncState::Async },
             sync_priority: priority,
             sent: None,
+            written: None,
             flushed: Some(Lsn(1)),
             replayed: None,
             reply_us: Some(reply),

@@ -155,8 +155,8 @@ impl Drill {
             || other.loses_everywhere()
     }
 
-    /// Whether it loses packets of several nodes: from each to each that is a third of all, both ways. Streams of log that
-    /// live through it are all that can be asked for; none can begin anew, as almost any other fault makes them.
+    /// Whether it loses packets of several nodes: between each two every third exchange fails. Streams of log that live
+    /// through it are all that can be asked for, not that they begin anew soon, as almost any other fault makes them.
     fn loses_everywhere(&self) -> bool {
         self.example().iter().filter(|step| step.act() == Some(&faults::LOSE)).flat_map(Step::nodes).count()
             > 1

@@ -90,6 +90,8 @@ pub struct SenderFacts {
     pub sync_priority: i32,
     /// Sent so far.
     pub sent: Option<Lsn>,
+    /// Confirmed as written last. Not the highest: a standby that connects anew gets the log file it is in from its beginning.
+    pub written: Option<Lsn>,
     /// Confirmed as flushed.
     pub flushed: Option<Lsn>,
     /// Confirmed as replayed.
@@ -160,7 +162,7 @@ SELECT json_build_object(
   'receiver', (SELECT row_to_json(receiver) FROM receiver),
   'senders', (SELECT coalesce(json_agg(s), '[]') FROM (
     SELECT pid, coalesce(application_name, '') AS name, state, sync_state, sync_priority, sent_lsn AS sent,
-      flush_lsn AS flushed, replay_lsn AS replayed,
+      write_lsn AS written, flush_lsn AS flushed, replay_lsn AS replayed,
       (extract(epoch FROM reply_time - '2000-01-01 00:00:00+00') * 1000000)::bigint AS reply_us
     FROM pg_stat_replication WHERE state IS NOT NULL) AS s),
   'slots', (SELECT coalesce(json_agg(s), '[]') FROM (

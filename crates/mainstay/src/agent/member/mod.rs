@@ -8,6 +8,7 @@ mod durable;
 mod observer;
 mod rejoin;
 mod settings;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -10,11 +10,11 @@ use effects::clock;
 use effects::postgres::{Facts, Postmaster, ProbeError, Probed, Prober};
 use effects::process::{Signal, Turns, Withheld};
 use model::NodeName;
-use model::postgres::Lsn;
 use model::status::{PrimaryFacts, Server, StandbyFacts, StandbyLink};
 use model::time::Moment;
 use tokio::task::JoinHandle;
 
+use super::stalls::{Got, Stalls};
 use super::{Ground, settings};
 
 /// How often the server is asked.
@@ -112,8 +112,7 @@ struct Watch {
     withheld: Withheld,
     /// Looks in a row that were not answered.
     failures: u32,
-    /// Since when each standby has not flushed although there was something to flush, and what it had flushed then.
-    stalls: BTreeMap<NodeName, (Lsn, Moment)>,
+    stalls: Stalls,
     was_primary: bool,
     disk_at: Moment,
     space: Option<String>,
@@ -133,7 +132,7 @@ impl Watch {
             turns: Turns::default(),
             withheld: Withheld::default(),
             failures: 0,
-            stalls: BTreeMap::new(),
+            stalls: Stalls::default(),
             was_primary: false,
             disk_at: Moment::default(),
             space: None,
@@ -187,7 +186,7 @@ impl Watch {
         }
         self.was_primary = !facts.in_recovery;
         if facts.in_recovery {
-            self.stalls.clear();
+            self.stalls = Stalls::default();
             let streaming = facts.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming");
             return Server::Standby(StandbyFacts {
                 position: facts.position,
@@ -200,7 +199,8 @@ impl Watch {
         let links = facts.senders.iter().map(|sender| {
             let (node, flushed) = (NodeName::new(&sender.name), sender.flushed.unwrap_or_default());
             let streaming = sender.state == "streaming";
-            let stalled_ms = self.stalled_ms(&node, flushed, facts.position.lsn);
+            let got = Got { flushed, written: sender.written.unwrap_or_default() };
+            let stalled_ms = self.stalls.look(&node, got, facts.position.lsn, clock::now());
             (node, StandbyLink { streaming, flushed, stalled_ms })
         });
         let standbys: BTreeMap<NodeName, StandbyLink> = links.collect();
@@ -210,19 +210,6 @@ impl Watch {
             waiting_commits: facts.sync_waiting,
             started_us: facts.started_us,
         })
-    }
-
-    fn stalled_ms(&mut self, node: &NodeName, flushed: Lsn, written: Lsn) -> u32 {
-        let now = clock::now();
-        if flushed >= written {
-            self.stalls.remove(node);
-            return 0;
-        }
-        let stall = self.stalls.entry(node.clone()).or_insert((flushed, now));
-        if flushed > stall.0 {
-            *stall = (flushed, now);
-        }
-        u32::try_from(now.since(stall.1).as_millis()).unwrap_or(u32::MAX)
     }
 
     /// No process of ours: is there data?
