@@ -75,6 +75,12 @@ impl TimelineHistory {
         self.before.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.ends)
     }
 
+    /// Whether log that ends at `position` is a part of this history.
+    pub fn holds(&self, position: WalPosition) -> bool {
+        position.timeline == self.timeline
+            || self.end_of(position.timeline).is_some_and(|end| position.lsn <= end)
+    }
+
     /// Where the present timeline began; zero for the first.
     pub fn begins(&self) -> Lsn {
         self.before.last().map_or(Lsn(0), |entry| entry.ends)
@@ -133,6 +139,15 @@ mod tests {
         assert_eq!(read, history(3, &[(1, 0x300_0148), (2, 0x500_0000)]));
         assert_eq!((read.end_of(Timeline(1)), read.begins()), (Some(Lsn(0x300_0148)), Lsn(0x500_0000)));
         assert!(TimelineHistory::parse(Timeline(3), "one two").is_err());
+    }
+
+    #[test]
+    fn a_history_holds_what_its_timelines_had_before_the_next_one_left_them() {
+        let primary = history(3, &[(1, 100), (2, 200)]);
+        let holds =
+            |timeline, lsn| primary.holds(WalPosition { timeline: Timeline(timeline), lsn: Lsn(lsn) });
+        assert!(holds(1, 100) && holds(2, 150) && holds(3, 9000));
+        assert!(!holds(1, 101) && !holds(2, 201) && !holds(4, 1));
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::leadership::Term;
-use model::postgres::WalPosition;
+use model::postgres::{Lsn, WalPosition};
 use tokio::time::Instant;
 
-use super::super::control::{ControlError, ControlState};
+use super::super::control::{ControlData, ControlError, ControlState};
+use super::super::divergence::TimelineHistory;
 use super::super::session::left;
 use super::super::volume::{self, Access, FileError};
 use super::super::{Member, REWIND_ROLE, Remains, Source, SourceError};
@@ -16,6 +17,9 @@ use crate::process::{ToolError, ToolOutput, run_tool};
 
 /// How long the source's control file may take to show its new timeline after a promotion (its first checkpoint).
 const CHECKPOINT_MAY_TAKE: Duration = Duration::from_secs(30);
+
+/// What a checkpoint takes in the log at the least, in bytes.
+const CHECKPOINT_BYTES: u64 = 120;
 
 /// A member that now shares the source's log and can be started as its standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +95,12 @@ impl Member {
         };
         self.kill_stray_tools().await?;
         self.is_really_gone().await?;
-        self.check_source(source, begin, deadline).await?;
+        if self.is_half_rewound().await? {
+            return Err(RewindError::MustClone("an earlier rewind was interrupted".to_owned()));
+        }
+        let history = self.check_source(source, begin, deadline).await?;
         let kept = self.put_aside(common, term, left(begin, deadline)).await?;
-        self.recover_alone(left(begin, deadline)).await?;
+        self.recover(&history, left(begin, deadline)).await?;
         self.mark_rewinding().await?;
         self.run_rewind(source, left(begin, deadline)).await?;
         let (data, marker) = (self.paths().data.clone(), self.paths().rewinding());
@@ -110,7 +117,7 @@ impl Member {
         source: &Source,
         begin: Instant,
         deadline: Duration,
-    ) -> Result<(), RewindError> {
+    ) -> Result<TimelineHistory, RewindError> {
         let ours = self.control_data(left(begin, deadline)).await?.system_identifier;
         let patience = left(begin, deadline).min(CHECKPOINT_MAY_TAKE);
         let asked = Instant::now();
@@ -121,7 +128,7 @@ impl Member {
                 return Err(RewindError::Foreign { node: source.node.clone(), ours, theirs });
             }
             if !facts.in_recovery && facts.checkpoint_timeline == facts.position.timeline {
-                return Ok(());
+                return Ok(facts.history);
             }
             if left(asked, patience).is_zero() {
                 return Err(RewindError::SourceNotReady { node: source.node.clone() });
@@ -147,6 +154,12 @@ impl Member {
         }
     }
 
+    /// An interrupted rewind may have overwritten the log that tells which pages to fetch.
+    async fn is_half_rewound(&self) -> Result<bool, FileError> {
+        let marker = self.paths().rewinding();
+        volume::run("look for a rewind", volume::PATIENCE, move || marker.try_exists()).await
+    }
+
     async fn mark_rewinding(&self) -> Result<(), FileError> {
         let marker = self.paths().rewinding();
         volume::run("begin rewind", volume::PATIENCE, move || {
@@ -156,13 +169,28 @@ impl Member {
         .await
     }
 
-    /// Recovers a crashed (or merely stopped) standby or primary in single-user mode with our configuration: it replays
-    /// all the log on disk and ends with a checkpoint. `pg_rewind` judges a standby by its last replayed page only and
-    /// would overlook log beyond that.
-    async fn recover_alone(&self, deadline: Duration) -> Result<(), RewindError> {
-        if self.control_data(deadline).await?.state == ControlState::ShutDown {
+    /// Recovers what was not shut down cleanly, if it can be rewound from a primary with this history then.
+    async fn recover(&self, history: &TimelineHistory, deadline: Duration) -> Result<(), RewindError> {
+        let before = self.control_data(deadline).await?;
+        if before.state == ControlState::ShutDown {
             return Ok(());
         }
+        if is_standby(before.state) {
+            // Recovered alone it is no standby any more, and no primary: if this is interrupted it must never start.
+            self.mark_rewinding().await?;
+        }
+        self.recover_alone(deadline).await?;
+        let after = self.control_data(deadline).await?;
+        let Some(because) = unfit(&before, after.checkpoint, history) else { return Ok(()) };
+        self.mark_rewinding().await?;
+        Err(RewindError::MustClone(because))
+    }
+
+    /// Recovers a crashed (or merely stopped) standby or primary in single-user mode with our configuration: it replays
+    /// all the log on disk and ends with a checkpoint. `pg_rewind` judges a standby by its last replayed page only and
+    /// would overlook log beyond that. Without the signal of a standby PostgreSQL neither minds that the log ends before
+    /// the copy is consistent, nor that a primary has other log where it writes that checkpoint: see [`unfit`].
+    async fn recover_alone(&self, deadline: Duration) -> Result<(), RewindError> {
         let data = self.paths().data.clone();
         let arguments = [
             "--single".to_owned(),
@@ -207,6 +235,68 @@ impl Member {
     }
 }
 
+fn is_standby(state: ControlState) -> bool {
+    matches!(state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery)
+}
+
+/// Why a member that was recovered alone cannot be rewound: its own checkpoints were written over a history that goes on
+/// there, where a rewind sees no divergence, or the log did not suffice for what it was copied from. `end` is where the last
+/// checkpoint stands; the one at the end of the recovery stands before it, where the log ended.
+fn unfit(before: &ControlData, end: WalPosition, history: &TimelineHistory) -> Option<String> {
+    let reaches = |position: Lsn| end.lsn.0 >= position.0 + CHECKPOINT_BYTES;
+    let needed = before.minimum_recovery_end;
+    if is_standby(before.state) && !reaches(needed.lsn) {
+        return Some(format!("its log ends before {end}, and it is consistent only from {needed} on"));
+    }
+    let goes_on = end.timeline == history.timeline
+        || history.end_of(end.timeline).is_some_and(|left_at| !reaches(left_at));
+    goes_on.then(|| format!("its log ends before {end}, where that of the primary goes on"))
+}
+
 fn must_clone(what: &str, error: &ToolError) -> RewindError {
     RewindError::MustClone(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::postgres::Timeline;
+
+    use super::super::super::divergence::HistoryEntry;
+    use super::super::super::settings::Floor;
+    use super::*;
+
+    const fn at(timeline: u32, lsn: u64) -> WalPosition {
+        WalPosition { timeline: Timeline(timeline), lsn: Lsn(lsn) }
+    }
+
+    fn control(state: ControlState, minimum_recovery_end: WalPosition) -> ControlData {
+        ControlData {
+            state,
+            system_identifier: 1,
+            checkpoint: at(1, 500),
+            minimum_recovery_end,
+            checksums: true,
+            floor: Floor::default(),
+        }
+    }
+
+    #[test]
+    fn what_was_recovered_alone_is_rewound_only_where_it_parts_from_the_history() {
+        let history = TimelineHistory {
+            timeline: Timeline(2),
+            before: vec![HistoryEntry { timeline: Timeline(1), ends: Lsn(1000) }],
+        };
+        let crashed = control(ControlState::InProduction, at(0, 0));
+        let why = |before: &ControlData, end| unfit(before, end, &history);
+        assert_eq!(why(&crashed, at(1, 1000 + 120)), None, "all it had was confirmed");
+        assert_eq!(why(&crashed, at(1, 5000)), None, "it had more");
+        assert!(why(&crashed, at(1, 900)).unwrap().contains("goes on"), "its disk lost log");
+        assert!(
+            why(&crashed, at(2, 5000)).unwrap().contains("goes on"),
+            "it is on the primary's own timeline"
+        );
+        let copied = control(ControlState::InArchiveRecovery, at(1, 1500));
+        assert!(why(&copied, at(1, 1400)).unwrap().contains("consistent only from"));
+        assert_eq!(why(&copied, at(1, 1700)), None);
+    }
 }

@@ -72,10 +72,10 @@ impl Actor {
         let secrets = self.ground.secrets().await?;
         self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
         if self.durable.tainted_by.is_none()
-            && let Some(oldest) = self.oldest_on_the_timeline_of(&source).await?
+            && let Some(oldest) = self.oldest_after(held, &source).await?
         {
-            if held < oldest {
-                tracing::warn!(%held, %oldest, %primary, "it has no log any more from where this copy ends; it is made anew");
+            if held.is_none_or(|held| held.lsn < oldest) {
+                tracing::warn!(?held, %oldest, %primary, "it has no log any more from where this copy ends; it is made anew");
                 self.copy(primary).await?;
             }
             return self.joined(primary, term).await;
@@ -115,24 +115,25 @@ impl Actor {
     }
 
     /// How far this copy's log reaches, as far as is known.
-    async fn received(&self) -> Lsn {
+    async fn received(&self) -> Option<WalPosition> {
         if let (Server::Standby(facts), _) = observer::look(&self.ground).await {
-            return facts.position.lsn;
+            return Some(facts.position);
         }
         let control = self.ground.member.control_data(ASK_LIMIT).await;
-        control.map_or(Lsn(0), |control| control.minimum_recovery_end.lsn)
+        control.ok().map(|control| control.minimum_recovery_end)
     }
 
-    /// From where on the primary has log, if this copy was a standby on its own timeline. Such a copy is never recovered
-    /// alone, as a rewind does first: it would write log of its own on that timeline, which no rewind takes back. It starts
-    /// anew and follows.
-    async fn oldest_on_the_timeline_of(&self, source: &Source) -> Done<Option<Lsn>> {
+    /// From where on the primary has log, if this copy was a standby and all that it `held` is a part of the primary's
+    /// history. Such a copy is never recovered alone, as a rewind does first: it would write log of its own where the history
+    /// goes on, which no rewind takes back. It starts anew and follows.
+    async fn oldest_after(&self, held: Option<WalPosition>, source: &Source) -> Done<Option<Lsn>> {
         let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(None) };
         let standby =
             matches!(control.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery);
         let facts = self.ground.member.ask_source(source, ASK_LIMIT).await.map_err(words)?;
-        let same = standby && control.minimum_recovery_end.timeline == facts.position.timeline;
-        Ok(same.then(|| facts.oldest.unwrap_or_default()))
+        let shared = held.is_some_and(|held| facts.history.holds(held))
+            && facts.history.holds(control.minimum_recovery_end);
+        Ok((standby && shared).then(|| facts.oldest.unwrap_or_default()))
     }
 
     /// Where this copy's log may have left the primary's: `None` when they share nothing.
