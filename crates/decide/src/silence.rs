@@ -64,6 +64,11 @@ impl Detector {
         self.last_heard = Some(self.last_heard.map_or(now, |last| last.max(now)));
     }
 
+    /// This node itself stood still for `gap`: nobody could be heard, so nobody was silent.
+    pub fn stood_still(&mut self, gap: Duration) {
+        self.last_heard = self.last_heard.map(|last| last + gap);
+    }
+
     fn learn(&mut self, gap: Duration) {
         if gap > LONGEST_LIMIT {
             return; // An outage, not a late heartbeat: it says nothing about how late heartbeats usually come.
@@ -111,6 +116,16 @@ mod tests {
         let (detector, now) = fed(&[50; 40]);
         assert_eq!(detector.hearing(at(now + 299)), Hearing::Heard { until: at(now + 300) });
         assert_eq!(detector.hearing(at(now + 300)), Hearing::Silent { since: at(now) });
+    }
+
+    #[test]
+    fn while_nobody_listened_nobody_was_silent() {
+        let (mut detector, now) = fed(&[50; 40]);
+        detector.stood_still(Duration::from_secs(6));
+        assert_eq!(detector.hearing(at(now + 6_010)), Hearing::Heard { until: at(now + 6_300) });
+        let mut never = Detector::default();
+        never.stood_still(Duration::from_secs(6));
+        assert_eq!(never.hearing(at(7_000)), Hearing::Never);
     }
 
     #[test]

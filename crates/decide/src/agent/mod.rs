@@ -145,6 +145,9 @@ impl Agent {
 
     /// Takes in one thing that happened and answers with everything that is to be done now.
     pub fn handle(&mut self, input: Input, now: Moment) -> Vec<Command> {
+        if self.woke_at.is_some() {
+            self.note_standstill(now.since(self.now));
+        }
         self.now = self.now.max(now);
         self.woke_at.get_or_insert(self.now);
         let mut commands = Vec::new();

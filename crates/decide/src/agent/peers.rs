@@ -10,7 +10,7 @@ use model::{DatabaseName, LineName, NodeName};
 
 use super::{Agent, Command};
 use crate::lease::Confirmation;
-use crate::silence::{Detector, HEARTBEAT, Hearing};
+use crate::silence::{Detector, HEARTBEAT, Hearing, LONGEST_LIMIT};
 use crate::view::Reach;
 
 /// How many of our own heartbeats are remembered, to date the echoes: more than a minute of them.
@@ -84,6 +84,14 @@ impl Peer {
 }
 
 impl Agent {
+    /// Time has passed in which this agent did not run. Longer than any silence that is tolerated it was stopped, or its
+    /// machine was; less may be a machine with too much to do, and then a dead node must still be found.
+    pub(super) fn note_standstill(&mut self, gap: Duration) {
+        if gap > LONGEST_LIMIT {
+            self.peers.values_mut().for_each(|peer| peer.detector.stood_still(gap));
+        }
+    }
+
     pub(super) fn line_up(&mut self, peer: &NodeName, line: LineName, commands: &mut Vec<Command>) {
         let now = self.now;
         let Some(known) = self.peers.get_mut(peer) else { return };

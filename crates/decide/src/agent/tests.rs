@@ -109,6 +109,28 @@ fn a_copy_of_a_primary_whose_term_is_over_makes_way_for_the_new_term() {
 }
 
 #[test]
+fn an_agent_that_was_stopped_itself_takes_nobody_for_silent_before_it_has_listened() {
+    let mut agent = Agent::new("b".into(), system(), 0, 1);
+    let heartbeat = |sequence| Heartbeat {
+        incarnation: 1,
+        sequence,
+        echo: None,
+        promises: BTreeMap::new(),
+        status_version: 0,
+    };
+    for sequence in 0..20 {
+        let message = PeerMessage::Heartbeat(heartbeat(sequence));
+        agent.handle(Input::Message { from: "a".into(), message }, at(50 * sequence));
+    }
+    let mut is_silent = |ms| {
+        agent.handle(Input::Tick, at(ms));
+        agent.silent_peers().contains_key(&NodeName::new("a"))
+    };
+    assert!(!is_silent(1_000) && !is_silent(7_000), "it stood still for 6 s");
+    assert!(!is_silent(7_200) && is_silent(7_300));
+}
+
+#[test]
 fn a_copy_goes_on_while_its_term_lasts() {
     let mut agent = copying();
     assert_eq!(actions(agent.handle(record(2, led(1, "a", &["c", "b"])), at(20))), []);
