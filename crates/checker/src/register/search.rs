@@ -5,7 +5,8 @@
 //! dropped. When none is left, nothing explains the answer.
 //!
 //! An operation of unknown outcome stays under way for ever. A state that has used more of those than another one, and
-//! is the same otherwise, can do nothing that the other cannot, and is dropped.
+//! is the same otherwise, can do nothing that the other cannot, and is dropped. Writes of unknown outcome whose value nobody
+//! ever saw are all alike: what they wrote is "something else", and they are used in the order of their slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +49,10 @@ struct Possible {
 pub(super) fn linearize(operations: &[&Operation<Action>], states: usize, steps: &mut usize) -> Outcome {
     let operations: Vec<&Operation<Action>> =
         operations.iter().copied().filter(|operation| matters(operation, operations)).collect();
+    let alike = Alike::among(&operations);
     let mut search = Search {
         operations: &operations,
+        alike,
         slots: vec![None; SLOTS],
         possible: Antichain::of(Possible { value: None, done: 0, spent: 0 }),
         states,
@@ -94,8 +97,37 @@ fn matters(operation: &Operation<Action>, all: &[&Operation<Action>]) -> bool {
     }
 }
 
+/// The writes of unknown outcome whose value nobody saw, and one of these values for all of them.
+struct Alike {
+    numbers: BTreeSet<usize>,
+    value: Value,
+}
+
+impl Alike {
+    fn among(operations: &[&Operation<Action>]) -> Self {
+        let seen: BTreeSet<u64> = operations
+            .iter()
+            .filter_map(|operation| match operation.action.what {
+                What::Read(Answer::Value(found)) => Some(found),
+                What::Swap { from, .. } => from,
+                What::Read(Answer::None | Answer::Absent) | What::Write(_) => None,
+            })
+            .collect();
+        let unseen = |operation: &Operation<Action>| match operation.action.what {
+            What::Write(value) if operation.outcome == End::Unknown => {
+                Some(value).filter(|v| !seen.contains(v))
+            }
+            What::Write(_) | What::Read(_) | What::Swap { .. } => None,
+        };
+        let found =
+            || operations.iter().enumerate().filter_map(|(at, operation)| Some((at, unseen(operation)?)));
+        Self { numbers: found().map(|(at, _)| at).collect(), value: found().map(|(_, value)| value).next() }
+    }
+}
+
 struct Search<'h> {
     operations: &'h [&'h Operation<Action>],
+    alike: Alike,
     /// Operations under way.
     slots: Vec<Option<usize>>,
     possible: Antichain,
@@ -136,17 +168,24 @@ impl Search<'_> {
             if !reachable.contains(possible) {
                 continue; // another one that can do as much has replaced it
             }
-            for (slot, operation) in self.slots.iter().enumerate() {
-                let Some(operation) = operation.map(|number| self.operations[number]) else { continue };
+            let mut has_tried_alike = false;
+            for (slot, number) in self.slots.iter().enumerate() {
+                let Some(number) = *number else { continue };
                 let bit = 1_u128 << slot;
                 if (possible.done | possible.spent) & bit != 0 {
                     continue;
                 }
+                let is_alike = self.alike.numbers.contains(&number);
+                if is_alike && std::mem::replace(&mut has_tried_alike, true) {
+                    continue;
+                }
+                let operation = self.operations[number];
                 let Some(left) = steps.checked_sub(1) else {
                     return Err(Outcome::GaveUp("too many orders to try them all".to_owned()));
                 };
                 *steps = left;
                 let Some(value) = effect(operation, possible.value) else { continue };
+                let value = if is_alike { self.alike.value } else { value };
                 let next = if operation.acknowledged().is_some() {
                     Possible { value, done: possible.done | bit, ..possible }
                 } else {

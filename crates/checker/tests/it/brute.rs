@@ -78,6 +78,31 @@ fn registers_are_judged_as_by_trying_every_order() {
     assert!(valid > 1_000 && violated > 1_000, "{valid}, {violated}");
 }
 
+#[test]
+fn many_writes_that_nobody_heard_of_again_are_no_reason_to_give_up() {
+    let operation = |client: u64, from: u64, outcome, what| Operation {
+        client: client.try_into().unwrap(),
+        invoked: at(from),
+        outcome,
+        action: register::Action { key: "a".to_owned(), what },
+    };
+    let mut history = vec![operation(0, 0, Outcome::Ok(at(1)), What::Write(1))];
+    for number in 0..60 {
+        let now = 10 * (number + 1);
+        history.push(operation(number + 1, now, Outcome::Unknown, What::Write(1000 + number)));
+        // Refused, because something else was there, which one of those writes may have been; then it is as before.
+        let refused = What::Swap { from: Some(1), to: 2, done: Some(false) };
+        history.push(operation(0, now + 2, Outcome::Ok(at(now + 4)), refused));
+        history.push(operation(0, now + 5, Outcome::Ok(at(now + 6)), What::Write(1)));
+    }
+    let bounds = Bounds { steps: 100_000, ..Bounds::default() };
+    assert_eq!(register::check(&history, bounds), Verdict::Valid);
+    // One refusal more than there are writes to explain them.
+    let refused = What::Swap { from: Some(1), to: 2, done: Some(false) };
+    history.push(operation(0, 700, Outcome::Ok(at(701)), refused));
+    assert_eq!(register::check(&history, bounds).violations().len(), 1);
+}
+
 type Lists = BTreeMap<String, Vec<u64>>;
 
 fn play(operation: &Operation<Action>, lists: &Lists) -> Option<Lists> {
