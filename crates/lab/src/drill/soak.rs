@@ -254,7 +254,7 @@ mod tests {
         assert!(agent.clashes(drill("replication-end")) && drill("replication-end").clashes(agent));
         assert!(!agent.clashes(drill("agent-hang")) && !agent.clashes(drill("disk-hang-primary")));
         assert!(!drill("standby-agent-hang").clashes(drill("replication-end")));
-        // Every line loses a third of what it carries.
+        // On every line a third of all exchanges fails.
         assert!(
             drill("network-lossy").clashes(drill("standby-slow")) && agent.clashes(drill("network-lossy"))
         );

@@ -47,10 +47,10 @@ fn seeds_that_once_broke_an_invariant_do_so_no_more() {
         (2548, "a member followed a timeline that had the number of its own, and was another one"),
         (52226, "the same, after a restart"),
         (13011, "a standby before the fork was taken for one beyond it (of the model)"),
+        (15585, "who had not promised yet kept the former primary's gate open (of the invariant)"),
         (5843, "a member copied itself beside a server that still ran (of the model)"),
         (17028, "a restarted node still had the connections of before (of the model)"),
         (25585, "what was said over a connection that outlived a cut was lost (of the model)"),
-        (15585, "who had not promised yet kept the former primary's gate open (of the invariant)"),
         (26709, "the same, and nobody confirmed commits"),
     ] {
         let result = simulation::run(seed);

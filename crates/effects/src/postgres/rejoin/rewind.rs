@@ -58,7 +58,8 @@ pub enum RewindError {
         /// The system identifier there.
         theirs: u64,
     },
-    /// Crash recovery before the rewind did not end in time. The data is as good as before: ask again.
+    /// Crash recovery before the rewind did not end in time: ask again. A primary's data is as good as before; a standby's
+    /// copy counts as half rewound from then on.
     #[error("crash recovery before the rewind did not succeed: {0}")]
     Recovery(ToolError),
     /// Rewinding is impossible or failed: the member must be cloned, and is not started before.
@@ -154,8 +155,12 @@ impl Member {
         }
     }
 
-    /// An interrupted rewind may have overwritten the log that tells which pages to fetch.
-    async fn is_half_rewound(&self) -> Result<bool, FileError> {
+    /// Whether a rewind was begun and not ended, so that only a copy helps: it may have overwritten the log that tells which
+    /// pages to fetch.
+    ///
+    /// # Errors
+    /// When the volume cannot be asked.
+    pub async fn is_half_rewound(&self) -> Result<bool, FileError> {
         let marker = self.paths().rewinding();
         volume::run("look for a rewind", volume::PATIENCE, move || marker.try_exists()).await
     }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use effects::postgres::{Application, CloneError, RewindError, StartError, StartRole, WalStatus};
+use effects::postgres::{Application, CloneError, Postmaster, RewindError, StartError, StartRole, WalStatus};
 use effects::process::{Signal, processes_of, signal_process};
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline, WalPosition};
@@ -12,12 +12,18 @@ use super::cluster::{
     Cluster, SOON, kill, make_table, observe, rows, wait_until, wait_until_streaming, write,
 };
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forced_clone_replaces_the_old_data_and_streams() {
-    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
+/// A primary with one row, and its standby.
+async fn with_a_row() -> (Cluster, Vec<Postmaster>) {
+    let (cluster, servers) = Cluster::streaming(&["e1", "e2"]).await;
     let client = cluster.client(0).await.unwrap();
     make_table(&client).await;
     write(&client, "one").await.unwrap();
+    (cluster, servers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forced_clone_replaces_the_old_data_and_streams() {
+    let (cluster, mut servers) = with_a_row().await;
     let running = cluster.members[1].clone_from(&cluster.source(0), SOON, |_| ()).await.unwrap_err();
     assert!(matches!(running, CloneError::Running(_)), "{running}");
     kill(&servers[1]).await;
@@ -109,10 +115,7 @@ async fn an_interrupted_swap_of_directories_is_completed_at_the_next_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_rewound_says_so_and_does_not_start_until_it_is_cloned() {
-    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
-    let client = cluster.client(0).await.unwrap();
-    make_table(&client).await;
-    write(&client, "one").await.unwrap();
+    let (cluster, mut servers) = with_a_row().await;
     let begin = WalPosition { timeline: Timeline(1), lsn: Lsn(0) };
     let running = cluster.members[1].rewind(&cluster.source(0), begin, Term(2), SOON).await.unwrap_err();
     assert!(matches!(running, RewindError::Running(_)), "{running}");
@@ -139,10 +142,7 @@ async fn what_cannot_be_rewound_says_so_and_does_not_start_until_it_is_cloned() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_lacks_log_is_never_rewound_over_the_history_of_its_primary() {
-    let (cluster, mut servers) = Cluster::streaming(&["e1", "e2"]).await;
-    let client = cluster.client(0).await.unwrap();
-    make_table(&client).await;
-    write(&client, "one").await.unwrap();
+    let (cluster, mut servers) = with_a_row().await;
     servers[1].disconnect_receiver(SOON).await.unwrap();
     let more = "SELECT pg_logical_emit_message(true, 'test', 'more')";
     servers[0].member().control().text(more, SOON).await.unwrap();

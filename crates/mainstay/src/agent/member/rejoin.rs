@@ -51,6 +51,10 @@ impl Actor {
         match self.ground.postmaster() {
             Some(postmaster) => postmaster.follow(&source).await.map_err(words),
             None => {
+                // A term that ended may have interrupted its rewind: it would refuse to start for ever.
+                if self.ground.member.is_half_rewound().await.map_err(words)? {
+                    self.copy(primary).await?;
+                }
                 self.ground.member.set_source(&source).await.map_err(words)?;
                 self.start(&StartRole::Standby).await
             }
@@ -72,10 +76,11 @@ impl Actor {
         let secrets = self.ground.secrets().await?;
         self.ground.member.keep_secrets(&secrets).await.map_err(words)?;
         if self.durable.tainted_by.is_none()
+            && let Some(held) = held
             && let Some(oldest) = self.oldest_after(held, &source).await?
         {
-            if held.is_none_or(|held| held.lsn < oldest) {
-                tracing::warn!(?held, %oldest, %primary, "it has no log any more from where this copy ends; it is made anew");
+            if held.lsn < oldest {
+                tracing::warn!(%held, %oldest, %primary, "it has no log any more from where this copy ends; it is made anew");
                 self.copy(primary).await?;
             }
             return self.joined(primary, term).await;
@@ -126,13 +131,12 @@ impl Actor {
     /// From where on the primary has log, if this copy was a standby and all that it `held` is a part of the primary's
     /// history. Such a copy is never recovered alone, as a rewind does first: it would write log of its own where the history
     /// goes on, which no rewind takes back. It starts anew and follows.
-    async fn oldest_after(&self, held: Option<WalPosition>, source: &Source) -> Done<Option<Lsn>> {
+    async fn oldest_after(&self, held: WalPosition, source: &Source) -> Done<Option<Lsn>> {
         let Ok(control) = self.ground.member.control_data(ASK_LIMIT).await else { return Ok(None) };
         let standby =
             matches!(control.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery);
         let facts = self.ground.member.ask_source(source, ASK_LIMIT).await.map_err(words)?;
-        let shared = held.is_some_and(|held| facts.history.holds(held))
-            && facts.history.holds(control.minimum_recovery_end);
+        let shared = facts.history.holds(held) && facts.history.holds(control.minimum_recovery_end);
         Ok((standby && shared).then(|| facts.oldest.unwrap_or_default()))
     }
 
