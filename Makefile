@@ -25,7 +25,7 @@ test: setup ## formatting, lints, house rules and every test
 	@scripts/test.sh
 
 simulate: ## run the simulator's seeds FIRST to FIRST + COUNT - 1 (100,000 from 0)
-	cargo run -q --release -p simulation --example sweep -- $(FIRST) $(COUNT)
+	cargo run -q --profile sweep -p simulation --example sweep -- $(FIRST) $(COUNT)
 
 mutants: ## seed bugs into a copy of the decisions; the simulator must find every one
 	cargo run -q --release -p simulation --example mutants

@@ -1,5 +1,6 @@
 //! Log flows from primaries to standbys, and commits are acknowledged.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use model::leadership::SyncSet;
@@ -73,6 +74,11 @@ impl World {
             target.floor = floor;
         }
         target.log.extend_from_slice(entries);
+        if target.history == source.history
+            && target.log.last().is_some_and(|last| last.history == source.history)
+        {
+            return;
+        }
         // The receiver is on the timeline of the last log it got (`received_tli`); it goes over where the old one ends.
         // What the source wrote on its own timeline is the end of its log.
         let begins = source.log.partition_point(|entry| entry.history != source.history);
@@ -84,13 +90,16 @@ impl World {
         }
     }
 
-    /// How many members of `set` have flushed `length` entries of `primary`'s log and are connected to say so.
-    pub(crate) fn flushed(&self, primary: usize, set: &SyncSet, length: usize) -> usize {
+    /// How much of its log members of `set` have flushed and are connected to say so, so many of them as a commit needs.
+    pub(super) fn flushed(&self, primary: usize, set: &SyncSet) -> usize {
         let is_in = |other: &usize| set.members.contains(&self.machines[*other].name);
-        (0..self.members)
-            .filter(is_in)
-            .filter(|other| self.streams(primary, *other) && self.machines[*other].postgres.flushed >= length)
-            .count()
+        let mut lengths: Vec<usize> = (0..self.members)
+            .filter(|other| self.streams(primary, *other) && is_in(other))
+            .map(|other| self.machines[other].postgres.flushed)
+            .collect();
+        lengths.sort_unstable_by_key(|length| Reverse(*length));
+        let needed = usize::try_from(set.k).unwrap_or(usize::MAX);
+        needed.checked_sub(1).map_or(usize::MAX, |last| lengths.get(last).copied().unwrap_or_default())
     }
 
     fn acknowledge(&mut self) {
@@ -104,11 +113,11 @@ impl World {
                 continue;
             }
             let (history, term) = (machine.postgres.history, machine.durable.led.unwrap_or_default());
-            let at = self.agenda.now();
+            let (at, length) = (self.agenda.now(), self.confirmed(node));
             let confirmed: Vec<Acknowledged> = self
                 .client
                 .pending_at(node, history)
-                .filter(|pending| self.is_confirmed(node, pending.length))
+                .filter(|pending| pending.length <= length)
                 .map(|pending| {
                     let digest = machine.postgres.digest_at(pending.length).unwrap_or_default();
                     Acknowledged { write: pending.write, node, term, at, log: (pending.length, digest) }
@@ -120,12 +129,10 @@ impl World {
         }
     }
 
-    /// Whether the primary and enough members of a set that is in force have flushed so much of its log.
-    fn is_confirmed(&self, node: usize, length: usize) -> bool {
+    /// How much of its log the primary and enough members of a set that is in force have flushed.
+    fn confirmed(&self, node: usize) -> usize {
         let postgres = &self.machines[node].postgres;
-        let enough = |set: &SyncSet| {
-            set.k == 0 || self.flushed(node, set, length) >= usize::try_from(set.k).unwrap_or(usize::MAX)
-        };
-        postgres.flushed >= length && postgres.in_force.iter().any(enough)
+        let of_sets = postgres.in_force.iter().map(|set| self.flushed(node, set)).max();
+        of_sets.unwrap_or_default().min(postgres.flushed)
     }
 }
