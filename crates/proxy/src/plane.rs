@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::RouteName;
 use model::routes::{DatabaseTarget, FromProxy, ProxyReport, RouteTable, RouteTarget, ServiceTarget};
+use model::{RouteName, SiteName};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
@@ -16,6 +16,7 @@ use crate::clock;
 use crate::control::state_file::StateFile;
 use crate::core::database::Attendance;
 use crate::core::listen::{self, Wanted};
+use crate::core::service::sticky::Cookies;
 use crate::database::DatabaseRoute;
 use crate::listeners::Listeners;
 use crate::service::ServiceRoute;
@@ -53,6 +54,8 @@ struct Routes {
     settled: u64,
     databases: HashMap<RouteName, Arc<DatabaseRoute>>,
     services: HashMap<RouteName, Arc<ServiceRoute>>,
+    /// What keeps clients at their instances, once the agent has said it.
+    cookies: Option<Arc<Cookies>>,
     /// Routes of former tables whose connections may not all have ended.
     leaving: Vec<Arc<DatabaseRoute>>,
     wanted: Wanted,
@@ -101,8 +104,19 @@ impl Plane {
         None
     }
 
+    /// Makes and reads clients' cookies with this key from now on.
+    pub(crate) fn set_cookies(&self, key: &str) {
+        let mut routes = self.lock();
+        routes.cookies = Cookies::new(key).map(Arc::new);
+        if routes.cookies.is_none() {
+            tracing::warn!("what the agent sent is no key for cookies");
+        }
+        routes.share_cookies();
+    }
+
     fn swap(self: &Arc<Self>, routes: &mut Routes, table: RouteTable) {
         routes.swap_targets(&table, &self.news, &self.attendance);
+        routes.share_cookies();
         let (wanted, clashes) = listen::wanted(&table);
         let former = std::mem::replace(&mut routes.wanted, wanted);
         routes.clashes = clashes;
@@ -244,7 +258,7 @@ impl Routes {
                 }
                 RouteTarget::Service(target) => {
                     let present = services.remove(&name);
-                    self.services.insert(name, service(present, &route.name, target));
+                    self.services.insert(name, service(present, &route.name, target, table.site.as_ref()));
                 }
             }
         }
@@ -253,6 +267,10 @@ impl Routes {
             self.leaving.push(route);
         }
         services.into_values().for_each(|route| route.remove());
+    }
+
+    fn share_cookies(&self) {
+        self.services.values().for_each(|route| route.set_cookies(self.cookies.clone()));
     }
 
     fn swap_listeners(&mut self, plane: &Arc<Plane>, former: &Wanted) {
@@ -308,12 +326,13 @@ fn service(
     present: Option<Arc<ServiceRoute>>,
     name: &RouteName,
     target: &ServiceTarget,
+    site: Option<&SiteName>,
 ) -> Arc<ServiceRoute> {
     match present {
         Some(route) => {
-            route.swap(target);
+            route.swap(target, site);
             route
         }
-        None => Arc::new(ServiceRoute::new(name.clone(), target)),
+        None => Arc::new(ServiceRoute::new(name.clone(), target, site)),
     }
 }

@@ -10,6 +10,7 @@ use model::routes::{
     ServiceTarget,
 };
 use model::status::{MemberStatus, Silence};
+use model::system::service::Probe;
 use model::system::{self, Role};
 use model::{DatabaseName, NodeName, RouteName, ServiceName};
 
@@ -207,6 +208,12 @@ impl Agent {
             ));
         }
         instances.sort_by(|a, b| a.id.cmp(&b.id));
-        ServiceTarget { service: service.clone(), instances }
+        let described = self.system.services.get(service);
+        let health_path = described.and_then(|service| match &service.health.probe {
+            Probe::Http { path } => Some(path.clone()),
+            Probe::Tcp | Probe::Command { .. } | Probe::Process => None,
+        });
+        let traffic = described.map(|service| service.traffic.clone()).unwrap_or_default();
+        ServiceTarget { service: service.clone(), instances, traffic, health_path }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::Leadership;
-use model::routes::{InstanceEndpoint, RouteTable};
+use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
 use model::status::{MemberStatus, NodeStatus, PeerMessage, ServicesState, Silence};
 use model::{DatabaseName, LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct Overview {
     pub members: BTreeMap<DatabaseName, BTreeMap<NodeName, MemberSummary>>,
     /// What this node's proxy should serve.
     pub routes: RouteTable,
+    /// What this node's proxy has seen of its routes.
+    #[serde(default)]
+    pub traffic: ProxyReport,
     /// The sentence that holds now for each question that was decided on the answering node.
     pub because: BTreeMap<String, String>,
 }
@@ -112,6 +115,8 @@ impl Agent {
                 .map(|name| (name.clone(), self.member_summaries(name)))
                 .collect(),
             routes: self.table.clone(),
+            // The agent knows it from the proxy; no decision depends on it.
+            traffic: ProxyReport::default(),
             because: self.sentences().map(|(subject, text)| (subject.to_owned(), text.to_owned())).collect(),
         }
     }

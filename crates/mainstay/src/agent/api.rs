@@ -120,7 +120,10 @@ pub(super) async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -
 async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: bool) -> Reply {
     match request {
         Request::Overview => match shared.inputs.ask(decide::agent::Agent::overview).await {
-            Some(overview) => Reply::Overview(Box::new(overview)),
+            Some(mut overview) => {
+                overview.traffic = shared.traffic.borrow().clone();
+                Reply::Overview(Box::new(overview))
+            }
             None => Reply::refused("the agent is ending", "try again"),
         },
         Request::Events { since_us, everywhere } => {

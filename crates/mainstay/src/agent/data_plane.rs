@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use decide::agent::Input;
 use effects::process::{Registry, Spawn, spawn};
-use model::routes::{FromProxy, ProxyReport, RouteTable, ToProxy};
+use model::routes::{FromProxy, RouteTable, ToProxy};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 
-use super::{Places, Shared};
+use super::{Places, Shared, cookies};
 
 /// Under this key the proxy is recorded for adoption.
 const KEY: &str = "proxy";
@@ -33,7 +33,9 @@ pub(super) struct DataPlane {
 impl DataPlane {
     pub(super) fn start(shared: &Shared) -> Self {
         let (table, tables) = watch::channel(None);
-        let link = Link { shared: shared.clone(), tables, report: ProxyReport::default() };
+        let (found, cookies) = watch::channel(None);
+        tokio::spawn(cookies::find(shared.clone(), tables.clone(), found));
+        let link = Link { shared: shared.clone(), tables, cookies };
         tokio::spawn(link.keep());
         Self { table }
     }
@@ -47,7 +49,8 @@ impl DataPlane {
 struct Link {
     shared: Shared,
     tables: watch::Receiver<Option<RouteTable>>,
-    report: ProxyReport,
+    /// The key of clients' cookies, once it is known.
+    cookies: watch::Receiver<Option<String>>,
 }
 
 impl Link {
@@ -80,10 +83,21 @@ impl Link {
     async fn converse(&mut self, stream: UnixStream) {
         let (reader, mut writer) = stream.into_split();
         let mut answers = BufReader::new(reader).lines();
+        // It speaks of its own accord only when something has changed.
+        if !send(&mut writer, &ToProxy::Report).await {
+            return;
+        }
         self.tables.mark_changed();
+        self.cookies.mark_changed();
+        let mut seeking = true;
         loop {
             let going_on = tokio::select! {
                 changed = self.tables.changed() => changed.is_ok() && self.send_table(&mut writer).await,
+                changed = self.cookies.changed(), if seeking => {
+                    // Once it is found nobody looks for it any more.
+                    seeking = changed.is_ok();
+                    self.send_cookies(&mut writer).await
+                }
                 line = answers.next_line() => self.take_in(line),
             };
             if !going_on {
@@ -94,9 +108,12 @@ impl Link {
 
     async fn send_table(&mut self, writer: &mut OwnedWriteHalf) -> bool {
         let Some(table) = self.tables.borrow_and_update().clone() else { return true };
-        let Ok(mut line) = serde_json::to_vec(&ToProxy::Table(table)) else { return true };
-        line.push(b'\n');
-        writer.write_all(&line).await.is_ok()
+        send(writer, &ToProxy::Table(table)).await
+    }
+
+    async fn send_cookies(&mut self, writer: &mut OwnedWriteHalf) -> bool {
+        let Some(key) = self.cookies.borrow_and_update().clone() else { return true };
+        send(writer, &ToProxy::Cookies { key }).await
     }
 
     fn take_in(&mut self, line: std::io::Result<Option<String>>) -> bool {
@@ -115,11 +132,17 @@ impl Link {
                 tracing::info!(%route, idle, cut, "sessions have left the member that hands over");
                 self.shared.inputs.send(Input::Drained { route, generation });
             }
-            Ok(FromProxy::Report(report)) => self.report = report,
+            Ok(FromProxy::Report(report)) => drop(self.shared.traffic.send_replace(report)),
             Err(error) => tracing::warn!(%error, "the proxy said something that is not understood"),
         }
         true
     }
+}
+
+async fn send(writer: &mut OwnedWriteHalf, message: &ToProxy) -> bool {
+    let Ok(mut line) = serde_json::to_vec(message) else { return true };
+    line.push(b'\n');
+    writer.write_all(&line).await.is_ok()
 }
 
 fn socket(places: &Places) -> PathBuf {

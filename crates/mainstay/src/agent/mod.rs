@@ -4,6 +4,7 @@
 //! and hands the commands to the hands: `peers`, `store`, `member`, `gate`, `data_plane`, `instances`, `journal`.
 
 mod api;
+mod cookies;
 mod data_plane;
 mod gate;
 mod incarnation;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use decide::agent::{Agent, Input};
 use model::NodeName;
+use model::routes::ProxyReport;
 use model::system::System;
 use tokio::sync::{mpsc, watch};
 use transport::{Identity, Listener, StreamKind, serve_rpc};
@@ -155,6 +157,8 @@ pub(crate) struct Shared {
     store: Store,
     journal: Journal,
     pub(crate) system: watch::Receiver<System>,
+    /// What the proxy has seen of its routes.
+    traffic: Arc<watch::Sender<ProxyReport>>,
 }
 
 /// Runs the agent until the process is told to end.
@@ -178,8 +182,15 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let journal = Journal::open(&places.log("events.jsonl"));
     let store = Store::open(&system, &me, &places.state("coordination"), &identity, inputs.clone()).await?;
     let (system_changed, system_now) = watch::channel(system.clone());
-    let shared =
-        Shared { me: me.clone(), places, inputs: inputs.clone(), store, journal, system: system_now };
+    let shared = Shared {
+        me: me.clone(),
+        places,
+        inputs: inputs.clone(),
+        store,
+        journal,
+        system: system_now,
+        traffic: Arc::new(watch::Sender::new(ProxyReport::default())),
+    };
     let peers = Peers::new(inputs.clone());
     let rpc = transport::RpcPool::new(StreamKind::Api, &identity);
     rpc.set_targets(store::rpc_targets(&system, &me));

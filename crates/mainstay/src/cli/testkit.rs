@@ -53,6 +53,7 @@ pub(crate) fn healthy(system: &System, me: &str) -> Overview {
             .collect(),
         databases,
         routes: RouteTable::default(),
+        traffic: model::routes::ProxyReport::default(),
         because,
     };
     overview.routes = table(system, &overview);
@@ -188,6 +189,8 @@ fn table(system: &System, overview: &Overview) -> RouteTable {
             model::system::RouteTarget::Service { service } => RouteTarget::Service(ServiceTarget {
                 service: service.clone(),
                 instances: overview.nodes.values().flat_map(|node| node.instances.clone()).collect(),
+                traffic: system.services.get(service).map(|s| s.traffic.clone()).unwrap_or_default(),
+                health_path: None,
             }),
             model::system::RouteTarget::Database { database, role } => {
                 RouteTarget::Database(DatabaseTarget {

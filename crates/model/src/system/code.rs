@@ -56,6 +56,7 @@ codes! {
     InvalidUser "invalid-user" "A text that cannot be an operating system user here.",
     InvalidIdentifier "invalid-identifier" "A text that cannot be the name of a PostgreSQL database or role here.",
     ReservedName "reserved-name" "The name of a database that PostgreSQL makes itself in every cluster.",
+    InvalidCookie "invalid-cookie" "A text that cannot be the name of a cookie.",
     InvalidPath "invalid-path" "A path of the wrong form.",
     InvalidEnvironment "invalid-environment" "A name that cannot be an environment variable.",
     EmptyCommand "empty-command" "A command without a program.",

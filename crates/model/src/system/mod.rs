@@ -19,6 +19,7 @@ mod read;
 pub mod route;
 mod schema;
 pub mod service;
+pub mod traffic;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::duration;
+use super::traffic::Traffic;
 use crate::{NodeName, SiteName};
 
 /// A stateless application.
@@ -29,6 +30,9 @@ pub struct Service {
     pub stop_grace: Duration,
     /// The operating system user it runs as when the agent is root; `None`: the agent's own user, or `nobody` for root.
     pub user: Option<String>,
+    /// How requests are spread over its instances.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// Where instances may run. Empty means no limit; both given means both must hold.

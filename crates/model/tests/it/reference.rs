@@ -11,7 +11,7 @@ const BEGIN: &str =
     "<!-- What follows is made from the source: UPDATE_DOCS=1 cargo nextest run -p model reference -->\n";
 
 /// The sections in the order in which a person writes them.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("[system]", "SystemTable"),
     ("[objectives]", "ObjectivesTable"),
     ("[sites.NAME]", "SiteTable"),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("[databases.NAME]", "DatabaseTable"),
     ("[services.NAME]", "ServiceTable"),
     ("[services.NAME.health]", "HealthTable"),
+    ("[services.NAME.traffic]", "TrafficTable"),
     ("[routes.NAME]", "RouteTable"),
     ("[alarms]", "AlarmsTable"),
     ("[backups.DATABASE]", "BackupTable"),

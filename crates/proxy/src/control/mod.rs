@@ -83,6 +83,10 @@ async fn hear(
         }
         let answer = match serde_json::from_slice(&line) {
             Ok(ToProxy::Table(table)) => plane.apply(table),
+            Ok(ToProxy::Cookies { key }) => {
+                plane.set_cookies(&key);
+                None
+            }
             Ok(ToProxy::Report) => Some(FromProxy::Report(plane.report())),
             Err(error) => Some(unreadable(plane, &error)),
         };

@@ -55,7 +55,12 @@ mod tests {
     }
 
     fn route(name: &str, ports: &[u16]) -> Route {
-        let target = RouteTarget::Service(ServiceTarget { service: "web".into(), instances: vec![] });
+        let target = RouteTarget::Service(ServiceTarget {
+            service: "web".into(),
+            instances: vec![],
+            traffic: model::system::traffic::Traffic::default(),
+            health_path: None,
+        });
         Route { name: name.into(), listen: ports.iter().map(|port| at(*port)).collect(), target }
     }
 

@@ -1,14 +1,19 @@
 //! One request to one instance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use tokio::time::timeout;
 
 use super::carried::Behind;
 use super::route::Flight;
 use super::upstream::{Outgoing, Sender, Upstream};
 use crate::core::service::Failure;
+
+/// No connection is given up before this: machines pause for so long.
+const CONNECT_SHORTEST: Duration = Duration::from_millis(100);
 
 /// What came of it. The flight ends when the conclusions have been drawn.
 pub(super) enum Outcome {
@@ -27,12 +32,14 @@ pub(super) struct Reply {
     pub(super) behind: Behind,
 }
 
-/// Sends `request` and waits for the head of the answer.
+/// Sends `request` and waits for the head of the answer. An instance that has not even taken a connection after
+/// `deadline`, which is many times what a whole answer takes, will not: the kernel asks again after a second only.
 pub(super) async fn send(
     flight: Flight,
     upstream: Arc<Upstream>,
     mut request: Request<Outgoing>,
     repeatable: bool,
+    deadline: Duration,
 ) -> Outcome {
     if let Some(mut sender) = upstream.reuse(repeatable) {
         match sender.try_send_request(request).await {
@@ -43,12 +50,13 @@ pub(super) async fn send(
             },
         }
     }
-    let mut sender = match upstream.connect().await {
-        Ok(sender) => sender,
-        Err(error) => {
+    let mut sender = match timeout(deadline.max(CONNECT_SHORTEST), upstream.connect()).await {
+        Ok(Ok(sender)) => sender,
+        Ok(Err(error)) => {
             tracing::debug!(%error, "an instance takes no connection");
             return Outcome::Unsent(flight, Box::new(request), Failure::Unreachable);
         }
+        Err(_) => return Outcome::Unsent(flight, Box::new(request), Failure::Late),
     };
     match sender.try_send_request(request).await {
         Ok(response) => answered(response, flight, sender, upstream),

@@ -9,17 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper::header;
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::answer::{self, Body};
 use super::attempt::{self, Outcome, Reply};
 use super::carried::Carried;
-use super::route::{Chosen, ServiceRoute};
+use super::route::{Chosen, Destination, ServiceRoute};
 use super::tunnel::{self, Upgrade};
 use super::upstream::Outgoing;
-use crate::core::service::{Failure, Key, head};
+use crate::core::service::{Failure, Key, Wish, head};
 
 /// How long instances may take for the head of an answer, all together.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ pub(super) struct Errand {
     head: Parts,
     body: RequestBody,
     repeatable: bool,
+    /// The instance at which its client has been.
+    stay: Option<Key>,
     upgrading: bool,
     begun: Instant,
     /// Instances that have it, or had it.
@@ -45,6 +48,10 @@ pub(super) struct Errand {
     race: Vec<Runner>,
     /// When another instance is to be asked too.
     late_at: Option<Instant>,
+    /// How long the one asked last is waited for alone.
+    deadline: Duration,
+    /// Every instance is at its limit.
+    is_crowded: bool,
     /// A server error that is better than nothing.
     second_best: Option<Box<Reply>>,
 }
@@ -79,7 +86,8 @@ impl Errand {
         body: Incoming,
         upgrading: bool,
     ) -> Result<Self, &'static str> {
-        let may_repeat = !upgrading && head::is_repeatable(&head.method, &head.headers);
+        let keys = route.traffic(|traffic| traffic.idempotency_keys);
+        let may_repeat = !upgrading && head::is_repeatable(&head.method, &head.headers, keys);
         let is_small = body.size_hint().upper().is_some_and(|size| size <= WHOLE_MOST);
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())
@@ -89,8 +97,10 @@ impl Errand {
             RequestBody::Stream(Some(body))
         };
         let repeatable = may_repeat && matches!(body, RequestBody::Whole(_));
+        let stay = route.stay(&head.headers);
         Ok(Self {
             route,
+            stay,
             head,
             body,
             repeatable,
@@ -100,13 +110,15 @@ impl Errand {
             sent: 0,
             race: Vec::new(),
             late_at: None,
+            deadline: Duration::ZERO,
+            is_crowded: false,
             second_best: None,
         })
     }
 
     /// Sends the request until there is an answer.
     pub(super) async fn run(mut self, upgrade: Upgrade) -> Response<Body> {
-        self.start();
+        self.begin().await;
         let end = self.begun + LONGEST;
         while !self.race.is_empty() {
             let wake = self.late_at.map_or(end, |late| late.min(end));
@@ -122,32 +134,79 @@ impl Errand {
                     }
                 }
                 None if wake == end => break,
-                None => self.ask_another(true),
+                None => self.ask_another_too(),
             }
         }
         self.give_up(upgrade)
     }
 
-    /// Sends the request to one more instance, if there is one.
-    fn start(&mut self) {
-        self.late_at = None;
-        let Some(Chosen { flight, upstream, deadline }) = self.route.choose(&self.tried, self.repeatable)
-        else {
-            return;
-        };
+    /// Sends the request to a first instance. While all are at their limits it waits, if the queue has room for it.
+    async fn begin(&mut self) {
+        match self.route.choose(&self.wish(false)) {
+            Chosen::Instance(destination) => self.send_to(destination),
+            Chosen::Nobody => {}
+            Chosen::Full => {
+                self.is_crowded = true;
+                if let Some(destination) = self.wait_for_room().await {
+                    self.is_crowded = false;
+                    self.send_to(destination);
+                }
+            }
+        }
+    }
+
+    async fn wait_for_room(&mut self) -> Option<Destination> {
+        let waiting = self.route.enter_queue()?;
+        let end = Instant::now() + waiting.longest;
+        loop {
+            timeout_at(end, waiting.turn()).await.ok()?;
+            match self.route.choose(&self.wish(true)) {
+                Chosen::Instance(destination) => return Some(destination),
+                Chosen::Full => {}
+                Chosen::Nobody => return None,
+            }
+        }
+    }
+
+    fn wish(&self, first: bool) -> Wish<'_> {
+        Wish { avoid: &self.tried, repeatable: self.repeatable, stay: self.stay, first }
+    }
+
+    fn send_to(&mut self, destination: Destination) {
+        let Destination { flight, upstream, deadline } = destination;
         let Some(request) = self.request() else { return };
         let (key, begun) = (flight.key, Instant::now());
         self.tried.push(key);
         self.sent += 1;
+        self.deadline = deadline;
         self.late_at = (self.repeatable && self.sent < SENT_MOST).then(|| begun + deadline);
-        let attempt = Box::pin(attempt::send(flight, upstream, request, self.repeatable));
+        let attempt = Box::pin(attempt::send(flight, upstream, request, self.repeatable, deadline));
         self.race.push(Runner { key, begun, attempt });
     }
 
-    fn ask_another(&mut self, was_sent: bool) {
+    /// Sends the request, which `from` has had, to one more instance, if there is one and nothing forbids it. False: it is
+    /// not sent.
+    fn ask_another(&mut self, from: Key) -> bool {
+        if self.sent >= SENT_MOST || !self.route.may_repeat(from, &self.tried) {
+            return false;
+        }
+        match self.route.choose(&self.wish(true)) {
+            Chosen::Instance(destination) => {
+                self.send_to(destination);
+                true
+            }
+            Chosen::Full | Chosen::Nobody => false,
+        }
+    }
+
+    /// The instance asked last is late. What cannot be done about it now may be a moment later, when it has been found to
+    /// be ejected, or others have come; that is looked at ever less often.
+    fn ask_another_too(&mut self) {
         self.late_at = None;
-        if self.sent < SENT_MOST && self.route.may_repeat(was_sent) {
-            self.start();
+        let Some(from) = self.tried.last().copied() else { return };
+        if !self.ask_another(from) && self.sent < SENT_MOST {
+            self.deadline *= 2;
+            self.late_at = Some(Instant::now() + self.deadline);
         }
     }
 
@@ -176,7 +235,7 @@ impl Errand {
                 {
                     *place = Some(body);
                 }
-                self.ask_another(false);
+                self.ask_another(key);
                 None
             }
             Outcome::Lost(_flight, failure) => {
@@ -184,7 +243,7 @@ impl Errand {
                     self.route.failed(key, failure);
                 }
                 if self.repeatable {
-                    self.ask_another(true);
+                    self.ask_another(key);
                 }
                 None
             }
@@ -199,7 +258,7 @@ impl Errand {
         }
         if self.repeatable && self.second_best.is_none() {
             self.second_best = Some(reply);
-            self.ask_another(true);
+            self.ask_another(key);
             return None;
         }
         // Two instances agree, or the request cannot be repeated: it may well be the request's own fault.
@@ -219,8 +278,11 @@ impl Errand {
         }
     }
 
-    fn deliver(mut self, reply: Reply, upgrade: Upgrade) -> Response<Body> {
+    fn deliver(mut self, mut reply: Reply, upgrade: Upgrade) -> Response<Body> {
         self.race.clear();
+        if let Some(cookie) = self.route.new_cookie(self.stay, reply.behind.flight.key) {
+            reply.response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return if self.upgrading { tunnel::begin(upgrade, reply) } else { self.unasked_upgrade() };
         }
@@ -241,7 +303,7 @@ impl Errand {
             self.route.failed(reply.behind.flight.key, Failure::ServerError);
             return self.deliver(*reply, upgrade);
         }
-        let sentence = self.route.count_failed();
+        let sentence = if self.is_crowded { self.route.count_refused() } else { self.route.count_failed() };
         if !self.race.is_empty() {
             let late = format!("No instance answered within {} seconds.", LONGEST.as_secs());
             return answer::plain(StatusCode::GATEWAY_TIMEOUT, &late);

@@ -34,7 +34,8 @@ pub(super) fn begin(upgrade: Upgrade, reply: Reply) -> Response<Body> {
 
 async fn carry(upgrade: Upgrade, instance_side: OnUpgrade, behind: Behind) {
     let Upgrade { client_side, visit: _visit } = upgrade;
-    let Behind { flight: _flight, sender: _, upstream } = behind;
+    let Behind { flight, sender: _, upstream } = behind;
+    let _tunnel = flight.into_tunnel();
     let mut gone = upstream.watch();
     let joined = async {
         let (client, instance) = tokio::try_join!(client_side, instance_side)?;

@@ -59,6 +59,11 @@ impl Upstream {
         Self { address, gone: watch::Sender::new(false), pool: Mutex::default() }
     }
 
+    /// Where the instance listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// An unused connection, if there is one that may serve this request.
     pub(super) fn reuse(&self, repeatable: bool) -> Option<Sender> {
         let longest = if repeatable { IDLE_LONGEST } else { IDLE_LONGEST_ONCE };

@@ -9,6 +9,7 @@ use model::routes::{
     DatabaseEndpoint, DatabaseRouteState, DatabaseTarget, FromProxy, InstanceEndpoint, InstanceRouteState,
     ProxyReport, Route, RouteTable, RouteTarget, ServiceTarget, ToProxy,
 };
+use model::system::traffic::Traffic;
 use proxy::ProxyOptions;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -202,6 +203,15 @@ pub(crate) fn instance(id: &str, address: SocketAddr, state: InstanceRouteState)
 }
 
 pub(crate) fn service(listen: SocketAddr, instances: Vec<InstanceEndpoint>) -> Vec<Route> {
-    let target = RouteTarget::Service(ServiceTarget { service: "web".into(), instances });
+    service_with(listen, instances, Traffic::default())
+}
+
+pub(crate) fn service_with(
+    listen: SocketAddr,
+    instances: Vec<InstanceEndpoint>,
+    traffic: Traffic,
+) -> Vec<Route> {
+    let target =
+        RouteTarget::Service(ServiceTarget { service: "web".into(), instances, traffic, health_path: None });
     vec![Route { name: "public".into(), listen: vec![listen], target }]
 }

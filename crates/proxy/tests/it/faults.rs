@@ -58,7 +58,7 @@ fn example(name: &str) -> PathBuf {
     tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name)
 }
 
-/// What 16 clients with kept connections saw.
+/// What 16 clients with kept connections saw, who send 1000 requests a second together.
 #[derive(Debug, Default)]
 struct Seen {
     answered: usize,
@@ -73,7 +73,7 @@ async fn load(listen: SocketAddr, lasting: Duration) -> Seen {
         clients.spawn(async move {
             let mut seen = Seen::default();
             let mut wire = Wire::connect(listen).await;
-            let mut pace = interval(Duration::from_millis(40));
+            let mut pace = interval(Duration::from_millis(16));
             while Instant::now() < end {
                 pace.tick().await;
                 let begin = Instant::now();
@@ -136,14 +136,14 @@ async fn a_killed_instance_fails_no_request() {
             *instance = Instance::start(instance.address).await;
         },
     );
-    assert!(seen.await.answered > 1000);
+    assert!(seen.await.answered > 2000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_instance_fails_no_request() {
     let seen =
         fault(|instance| instance.signal(Signal::STOP), async |instance| instance.signal(Signal::CONT));
-    assert!(seen.await.answered > 1000);
+    assert!(seen.await.answered > 2000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +152,7 @@ async fn an_instance_that_answers_500_fails_no_request() {
         |instance| std::fs::write(&instance.broken, "").unwrap(),
         async |instance| std::fs::remove_file(&instance.broken).unwrap(),
     );
-    assert!(seen.await.answered > 1000);
+    assert!(seen.await.answered > 2000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

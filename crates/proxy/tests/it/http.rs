@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use model::routes::InstanceRouteState::{Draining, Gone, NotReady, Ready};
+use model::system::traffic::Traffic;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::agent::{Agent, LONG, Proxy, free_address, instance, service};
+use crate::agent::{Agent, LONG, Proxy, free_address, instance, service, service_with};
 use crate::client::Wire;
 
 struct Stage {
@@ -289,7 +290,8 @@ async fn a_marked_post_is_repeated_when_its_instance_breaks_off() {
         self::instance("web-1@e1", at, Ready),
         self::instance("web-2@e2", other.local_addr().unwrap(), Ready),
     ];
-    agent.apply(2, service(listen, two)).await;
+    let keyed = Traffic { idempotency_keys: true, ..Traffic::default() };
+    agent.apply(2, service_with(listen, two, keyed)).await;
     let mut client = Wire::connect(listen).await;
     client.send("POST / HTTP/1.1\r\nHost: shop\r\nIdempotency-Key: 1\r\nContent-Length: 2\r\n\r\nhi").await;
     for round in 0..2 {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly, as the tests themselves may")]
 
 mod agent;
+mod choice;
 mod client;
 mod database;
 mod drain;

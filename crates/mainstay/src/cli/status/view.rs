@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use decide::agent::{MemberSummary, NodeSummary, Overview};
 use model::leadership::Leadership;
-use model::routes::{DatabaseRouteState, InstanceEndpoint, InstanceRouteState, RouteTable, RouteTarget};
+use model::routes::{
+    DatabaseRouteState, InstanceEndpoint, InstanceRouteState, ProxyReport, RouteTable, RouteTarget,
+};
 use model::status::{PrimaryFacts, Server, Silence, Tenure};
 use model::system::{self, Coordination, Durability, Role, System};
 use model::{DatabaseName, NodeName, RouteName, ServiceName};
@@ -18,6 +20,8 @@ pub(crate) struct View {
     pub(crate) overview: Overview,
     /// What each answering node's proxy should serve.
     pub(crate) tables: BTreeMap<NodeName, RouteTable>,
+    /// What each answering node's proxy has seen of its routes.
+    pub(crate) traffic: BTreeMap<NodeName, ProxyReport>,
 }
 
 /// How a node is heard by the one that knows best.
@@ -45,8 +49,10 @@ impl View {
         for (node, answer) in answers.iter().filter(|(node, _)| **node != best) {
             take_over(&mut overview, node, answer);
         }
+        let seen = |(node, answer): (&NodeName, &Overview)| (node.clone(), answer.traffic.clone());
+        let traffic = answers.iter().map(seen).collect();
         let tables = answers.into_iter().map(|(node, answer)| (node, answer.routes)).collect();
-        Some(Self { system, overview, tables })
+        Some(Self { system, overview, tables, traffic })
     }
 
     // ---- nodes ----

@@ -113,6 +113,7 @@ impl Comparison<'_> {
                 format!("instances elsewhere move to {} one after another", self.places(new)),
             ),
             ["health", ..] => says(Impact::None, "instances are asked this way from now on"),
+            ["traffic", ..] => says(Impact::None, "the next request is routed so"),
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
             ["command" | "ports" | "user" | "env", ..] => says(
                 Impact::Rolling,

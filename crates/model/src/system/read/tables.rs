@@ -192,6 +192,42 @@ table! {
         stop_grace: HumanDuration,
         /// The operating system user it runs as when the agent is root. Without it `nobody`.
         user: String,
+        /// How requests are spread over its instances.
+        traffic: TrafficTable,
+    }
+}
+
+table! {
+    /// How requests are spread over the instances of a service. Each node's proxy chooses for itself.
+    TrafficTable {
+        /// How much an instance takes beside the others, by the node it runs on, 1 to 100. Nodes that are not named have 1.
+        #[schemars(extend("examples" = [{ "e1": 4, "w1": 1 }]))]
+        weights: Section<Number>,
+        /// Whether a proxy prefers instances of its own site. Others take requests when those are loaded or failing.
+        #[schemars(extend("default" = true))]
+        prefer_site: bool,
+        /// How long a new or returning instance takes to get its full share; it begins with a tenth.
+        #[schemars(extend("default" = "5s"))]
+        slow_start: HumanDuration,
+        /// The name of a cookie that keeps a client at the instance that answered it first. The cookie's value is encrypted;
+        /// every node's proxy understands it. A client whose instance is gone or stopping gets another one and a new cookie.
+        #[schemars(extend("examples" = ["shop-instance"]))]
+        sticky: String,
+        /// The most requests that one node's proxy has under way at one instance. Without it any number. Upgraded connections
+        /// (WebSocket) do not count.
+        #[schemars(extend("minimum" = 1, "maximum" = 1_000_000, "examples" = [200]))]
+        limit: Number,
+        /// With `limit`: how many requests may wait in one node's proxy while every instance is at its limit. More are
+        /// refused at once with status 503 and `Retry-After`.
+        #[schemars(extend("default" = 100, "minimum" = 0, "maximum" = 100_000))]
+        queue: Number,
+        /// With `limit`: how long a request may wait so before it is refused. At least 10 ms.
+        #[schemars(extend("default" = "1s"))]
+        queue_wait: HumanDuration,
+        /// The service keeps the `Idempotency-Key` of requests and carries out none twice: those that have one are sent again
+        /// when an instance fails, like `GET`.
+        #[schemars(extend("default" = false))]
+        idempotency_keys: bool,
     }
 }
 

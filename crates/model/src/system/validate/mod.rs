@@ -13,6 +13,7 @@ mod ports;
 mod routes;
 mod services;
 mod spread;
+mod traffic;
 mod voters;
 
 use std::ops::Range;

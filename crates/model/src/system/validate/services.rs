@@ -47,6 +47,7 @@ impl Check<'_, '_> {
             env,
             stop_grace: duration_or(&table.stop_grace, Duration::from_secs(10)),
             user: table.user.given().map(|at| at.value.clone()),
+            traffic: self.traffic(name, table),
         };
         if let Some(at) = table.user.given() {
             self.check_user("user", at);

@@ -1,26 +1,41 @@
-//! Which instance takes a request: of two random ones among the fit, the one with less to do.
+//! Which instance takes a request: of two random ones among the fit, the one with less to do for its share.
 
 use std::time::Duration;
 
+use model::SiteName;
 use model::routes::{InstanceEndpoint, InstanceRouteState, ServiceTarget};
+use model::system::traffic::Traffic;
 use model::time::Moment;
 
 use super::budget::Budget;
 use super::health::{Failure, Health};
 use super::latency::Latency;
+use super::queue::Queue;
+use super::share::{self, Share};
+
+/// Another site is asked only if the own one's instance has at least so many requests under way,
+const LOADED: u64 = 8;
+/// and that many times as many as the other one, each by its share.
+const OVERLOAD: u64 = 2;
+/// So many answers between two looks at who is slow.
+const LOOK_EVERY: u32 = 16;
 
 /// One life of an instance on this proxy: the same id at another address is another life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(u64);
+pub struct Key(pub(super) u64);
 
 /// The state of one service route.
 #[derive(Debug)]
 pub struct Balancer {
     instances: Vec<Instance>,
     next_key: u64,
+    traffic: Traffic,
+    /// The site this proxy stands in.
+    site: Option<SiteName>,
     latency: Latency,
+    until_look: u32,
     budget: Budget,
-    panic: bool,
+    queue: Queue,
     counters: Counters,
 }
 
@@ -33,6 +48,30 @@ pub struct Counters {
     pub failed: u64,
     /// Requests sent to another instance as well.
     pub retried: u64,
+}
+
+/// What a request asks of the instance that is to take it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// Instances that have had it.
+    pub avoid: &'a [Key],
+    /// Whether it may be sent again.
+    pub repeatable: bool,
+    /// The instance that its client has been at.
+    pub stay: Option<Key>,
+    /// Whether it is its turn among those that wait, or it is a repeat: others that wait need not come first.
+    pub first: bool,
+}
+
+/// Who takes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This instance; the request counts as under way there.
+    Instance(Pick),
+    /// There are instances, but each has as many requests as it may have, or others wait for one.
+    Full,
+    /// There is nobody.
+    Nobody,
 }
 
 /// The instance chosen for a request.
@@ -49,7 +88,11 @@ struct Instance {
     key: Key,
     endpoint: InstanceEndpoint,
     health: Health,
+    share: Share,
+    /// Requests that it has not answered to the end.
     under_way: u64,
+    /// Upgraded connections.
+    tunnels: u64,
 }
 
 /// How desirable an instance is; lower is better.
@@ -63,40 +106,55 @@ enum Tier {
     NotReady,
 }
 
+/// An instance beside how much it should do.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    place: usize,
+    share: u64,
+    under_way: u64,
+}
+
 impl Balancer {
-    /// The balancer of a new route.
-    pub fn new(target: &ServiceTarget) -> Self {
+    /// The balancer of a new route, for a proxy in `site`.
+    pub fn new(target: &ServiceTarget, site: Option<&SiteName>, now: Moment) -> Self {
         let mut balancer = Self {
             instances: Vec::new(),
             next_key: 0,
+            traffic: Traffic::default(),
+            site: None,
             latency: Latency::default(),
+            until_look: LOOK_EVERY,
             budget: Budget::default(),
-            panic: false,
+            queue: Queue::default(),
             counters: Counters::default(),
         };
-        balancer.swap(target);
+        balancer.swap(target, site, now);
         balancer
     }
 
     /// Puts a new table in force. Instances that stay keep what is known of them; one that its supervisor declares
     /// ready again is believed.
-    pub fn swap(&mut self, target: &ServiceTarget) {
+    pub fn swap(&mut self, target: &ServiceTarget, site: Option<&SiteName>, now: Moment) {
+        self.traffic = target.traffic.clone();
+        self.site = site.cloned();
         let mut former = std::mem::take(&mut self.instances);
         for endpoint in &target.instances {
             let same =
                 |old: &Instance| old.endpoint.id == endpoint.id && old.endpoint.address == endpoint.address;
-            let instance = match former.iter().position(same) {
-                Some(place) => former.swap_remove(place).now_as(endpoint),
-                None => self.newcomer(endpoint),
+            let mut instance = match former.iter().position(same) {
+                Some(place) => former.swap_remove(place).now_as(endpoint, now),
+                None => self.newcomer(endpoint, now),
             };
+            instance.share.set_weight(self.traffic.weight(&endpoint.node));
             self.instances.push(instance);
         }
     }
 
-    fn newcomer(&mut self, endpoint: &InstanceEndpoint) -> Instance {
+    fn newcomer(&mut self, endpoint: &InstanceEndpoint, now: Moment) -> Instance {
         let key = Key(self.next_key);
         self.next_key += 1;
-        Instance { key, endpoint: endpoint.clone(), health: Health::default(), under_way: 0 }
+        let (health, share) = (Health::default(), Share::new(1, now));
+        Instance { key, endpoint: endpoint.clone(), health, share, under_way: 0, tunnels: 0 }
     }
 
     /// All instances in the table.
@@ -104,43 +162,123 @@ impl Balancer {
         self.instances.iter().map(|instance| (instance.key, &instance.endpoint))
     }
 
-    /// Chooses an instance that is not in `avoid` and counts the request as under way there. An instance whose ejection
-    /// is over is tried with this request if it is `repeatable`. `draw` is a random number.
-    pub fn choose(&mut self, avoid: &[Key], repeatable: bool, now: Moment, draw: u64) -> Option<Pick> {
-        let trial = if repeatable { self.trial(avoid, now) } else { None };
-        let place = match trial {
-            Some(place) => place,
-            None => self.least_of_two(avoid, draw)?,
-        };
-        let instance = &mut self.instances[place];
-        instance.under_way += 1;
-        Some(Pick { key: instance.key, deadline: self.latency.deadline() })
+    /// How traffic is spread.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
-    fn trial(&mut self, avoid: &[Key], now: Moment) -> Option<usize> {
-        self.instances.iter_mut().position(|instance| {
-            instance.endpoint.state == InstanceRouteState::Ready
-                && !avoid.contains(&instance.key)
-                && instance.health.try_again(now)
+    /// Chooses an instance and counts the request as under way there. One that has been ejected and answers probes again is
+    /// tried with this request. `draw` is a random number.
+    pub fn choose(&mut self, wish: &Wish<'_>, now: Moment, draw: u64) -> Choice {
+        let Some(best) = self.instances.iter().filter_map(|instance| instance.tier(wish.avoid)).min() else {
+            return Choice::Nobody;
+        };
+        if !wish.first && self.queue.waiting() > 0 {
+            return Choice::Full;
+        }
+        let place = self
+            .stays(wish)
+            .or_else(|| self.trial(wish, now))
+            .or_else(|| self.least(wish.avoid, best, now, draw))
+            .or_else(|| {
+                // Those left cannot take it, and they are few: the ejected ones may be better than nothing.
+                let spill = best == Tier::Fit && self.is_in_panic();
+                if spill { self.least(wish.avoid, Tier::Ejected, now, draw) } else { None }
+            });
+        let Some(place) = place else { return Choice::Full };
+        let instance = &mut self.instances[place];
+        instance.under_way += 1;
+        Choice::Instance(Pick { key: instance.key, deadline: self.latency.deadline() })
+    }
+
+    /// The place of the instance that the client has been at, if that can take it.
+    fn stays(&self, wish: &Wish<'_>) -> Option<usize> {
+        let key = wish.stay?;
+        self.instances.iter().position(|instance| {
+            instance.key == key && instance.tier(wish.avoid) == Some(Tier::Fit) && self.has_room(instance)
         })
     }
 
-    fn least_of_two(&mut self, avoid: &[Key], draw: u64) -> Option<usize> {
-        let usable = |instance: &Instance| instance.tier().filter(|_| !avoid.contains(&instance.key));
-        let best = self.instances.iter().filter_map(usable).min()?;
-        if avoid.is_empty() {
-            self.panic = best != Tier::Fit;
+    fn trial(&mut self, wish: &Wish<'_>, now: Moment) -> Option<usize> {
+        let limit = self.traffic.limit.map_or(u64::MAX, u64::from);
+        self.instances.iter_mut().position(|instance| {
+            instance.tier(wish.avoid) == Some(Tier::Ejected)
+                && instance.under_way < limit
+                && instance.health.begin_trial(wish.repeatable, now)
+        })
+    }
+
+    fn has_room(&self, instance: &Instance) -> bool {
+        self.traffic.limit.is_none_or(|limit| instance.under_way < u64::from(limit))
+    }
+
+    /// Among the instances of `tier` with room: one of the own site, unless another site has much less to do.
+    fn least(&self, avoid: &[Key], tier: Tier, now: Moment, draw: u64) -> Option<usize> {
+        let usable = |instance: &Instance| instance.tier(avoid) == Some(tier) && self.has_room(instance);
+        let near = |instance: &Instance| {
+            !self.traffic.prefer_site || self.site.as_ref().is_none_or(|site| instance.endpoint.site == *site)
+        };
+        let own = self.least_of_two(&|instance| usable(instance) && near(instance), now, draw);
+        let Some(own) = own else { return self.least_of_two(&usable, now, draw).map(|found| found.place) };
+        if own.under_way < LOADED {
+            return Some(own.place);
         }
-        let candidates: Vec<usize> =
-            (0..self.instances.len()).filter(|place| usable(&self.instances[*place]) == Some(best)).collect();
-        let count = candidates.len() as u64;
-        let first = draw % count;
+        let other = self.least_of_two(&|instance| usable(instance) && !near(instance), now, draw);
+        let spills =
+            |other: &Candidate| own.under_way * other.share > OVERLOAD * (other.under_way + 1) * own.share;
+        Some(other.filter(spills).unwrap_or(own).place)
+    }
+
+    /// Two different ones, drawn by their shares, of which the one with less to do for its share.
+    fn least_of_two(&self, usable: &dyn Fn(&Instance) -> bool, now: Moment, draw: u64) -> Option<Candidate> {
+        let first = self.drawn(usable, None, now, draw & 0xffff_ffff)?;
         // The second is drawn among the others, so that two candidates are always both looked at.
-        let second = if count > 1 { (first + 1 + (draw >> 32) % (count - 1)) % count } else { first };
-        let at = |number: u64| candidates[usize::try_from(number).unwrap_or(0)];
-        let (one, other) = (at(first), at(second));
-        let less = self.instances[other].under_way < self.instances[one].under_way;
-        Some(if less { other } else { one })
+        let Some(second) = self.drawn(usable, Some(first.place), now, draw >> 32) else {
+            return Some(first);
+        };
+        let less = second.under_way * first.share < first.under_way * second.share;
+        Some(if less { second } else { first })
+    }
+
+    /// One of the usable ones, `draw` of 2^32 along their shares.
+    fn drawn(
+        &self,
+        usable: &dyn Fn(&Instance) -> bool,
+        except: Option<usize>,
+        now: Moment,
+        draw: u64,
+    ) -> Option<Candidate> {
+        let candidates = || {
+            let all = self.instances.iter().enumerate();
+            all.filter(|(place, instance)| Some(*place) != except && usable(instance)).map(
+                |(place, instance)| {
+                    let share = instance.share.now(self.traffic.slow_start, now);
+                    Candidate { place, share, under_way: instance.under_way + instance.tunnels }
+                },
+            )
+        };
+        let whole: u64 = candidates().map(|candidate| candidate.share).sum();
+        let mut rest = u64::try_from((u128::from(whole) * u128::from(draw)) >> 32).unwrap_or(0);
+        candidates().find(|candidate| {
+            let found = rest < candidate.share;
+            rest = rest.saturating_sub(candidate.share);
+            found
+        })
+    }
+
+    /// Lets a request wait until an instance has room. False: too many wait already.
+    pub fn enter_queue(&mut self) -> bool {
+        self.queue.enter(self.traffic.queue)
+    }
+
+    /// A request waits no longer, for whatever reason.
+    pub fn leave_queue(&mut self) {
+        self.queue.leave();
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> u32 {
+        self.queue.waiting()
     }
 
     /// Counts a request.
@@ -149,9 +287,15 @@ impl Balancer {
         self.budget.request(now);
     }
 
-    /// Takes the right to send a request once more. What was never sent costs nothing.
-    pub fn repeat(&mut self, was_sent: bool, now: Moment) -> bool {
-        let granted = !was_sent || self.budget.take(now);
+    /// Takes the right to send a request once more that `from` has had, to another one than all of `avoid`. It costs nothing
+    /// to leave an instance that is ejected or gone while there are others: that moves load, and adds none.
+    pub fn repeat(&mut self, from: Key, avoid: &[Key], now: Moment) -> bool {
+        if !self.instances.iter().any(|instance| instance.tier(avoid).is_some() && self.has_room(instance)) {
+            return false;
+        }
+        let fit = |instance: &Instance| instance.tier(&[]) == Some(Tier::Fit);
+        let leaves = !self.instances.iter().any(|instance| instance.key == from && fit(instance));
+        let granted = (leaves && self.instances.iter().any(fit)) || self.budget.take(now);
         self.counters.retried += u64::from(granted);
         granted
     }
@@ -162,26 +306,72 @@ impl Balancer {
     }
 
     /// The instance answered as it should, after `taken`.
-    pub fn succeeded(&mut self, key: Key, taken: Duration) {
+    pub fn succeeded(&mut self, key: Key, taken: Duration, now: Moment) {
         self.latency.observe(taken);
         if let Some(instance) = self.get(key) {
-            instance.health.succeeded();
+            instance.share.latency.observe(taken);
+            if instance.health.succeeded(now) {
+                instance.share.restart(now);
+            }
+        }
+        self.until_look -= 1;
+        if self.until_look == 0 {
+            self.until_look = LOOK_EVERY;
+            self.look_for_slow_ones();
         }
     }
 
-    /// The instance failed.
-    pub fn failed(&mut self, key: Key, failure: Failure, now: Moment) {
-        if let Some(instance) = self.get(key) {
-            instance.health.failed(failure, now);
+    fn look_for_slow_ones(&mut self) {
+        let fit = self.instances.iter().filter(|instance| instance.tier(&[]) == Some(Tier::Fit));
+        let usual = share::usual(fit.filter_map(|instance| instance.share.latency.get()));
+        if let Some(usual) = usual {
+            self.instances.iter_mut().for_each(|instance| instance.share.compare(usual));
         }
+    }
+
+    /// The instance failed. True: it is ejected now and was not before, so that it is to be probed.
+    pub fn failed(&mut self, key: Key, failure: Failure, now: Moment) -> bool {
+        self.get(key).is_some_and(|instance| instance.health.failed(failure, now))
     }
 
     /// The request at the instance has ended in some way. After `succeeded` or `failed` this changes nothing of its
     /// health; without, a trial is still owed.
-    pub fn ended(&mut self, key: Key, now: Moment) {
+    pub fn ended(&mut self, key: Key, was_tunnel: bool) {
+        if let Some(instance) = self.get(key) {
+            let count = if was_tunnel { &mut instance.tunnels } else { &mut instance.under_way };
+            *count = count.saturating_sub(1);
+            instance.health.abandoned();
+        }
+    }
+
+    /// A request has become a tunnel, which may last for ever: it is load, but no limit counts it.
+    pub fn becomes_tunnel(&mut self, key: Key) {
         if let Some(instance) = self.get(key) {
             instance.under_way = instance.under_way.saturating_sub(1);
-            instance.health.abandoned(now);
+            instance.tunnels += 1;
+        }
+    }
+
+    /// Whether the instance takes requests like any other.
+    pub fn is_fit(&self, key: Key) -> bool {
+        self.instances.iter().any(|instance| instance.key == key && instance.tier(&[]) == Some(Tier::Fit))
+    }
+
+    /// When the instance is to be probed next; `None` when it need not be.
+    pub fn probe_at(&self, key: Key) -> Option<Moment> {
+        let instance = self.instances.iter().find(|instance| instance.key == key)?;
+        instance.health.probe_at()
+    }
+
+    /// Begins a probe if it is due. True: send it.
+    pub fn begin_probe(&mut self, key: Key, now: Moment) -> bool {
+        self.get(key).is_some_and(|instance| instance.health.begin_probe(now))
+    }
+
+    /// The probe of the instance has ended.
+    pub fn probed(&mut self, key: Key, answered: bool, now: Moment) {
+        if let Some(instance) = self.get(key) {
+            instance.health.probed(answered, now);
         }
     }
 
@@ -190,17 +380,19 @@ impl Balancer {
         self.counters
     }
 
-    /// Whether the last choice had to do with unfit instances.
+    /// Whether most of the instances that are ready have been ejected.
     pub fn is_in_panic(&self) -> bool {
-        self.panic
+        let ready =
+            self.instances.iter().filter(|instance| instance.endpoint.state == InstanceRouteState::Ready);
+        self.ejected().count() * 2 > ready.count()
     }
 
-    /// The ids of instances that live traffic has ejected.
-    pub fn ejected(&self) -> Vec<String> {
-        let ejected = |instance: &&Instance| {
-            instance.endpoint.state == InstanceRouteState::Ready && !instance.health.is_fit()
+    /// The ids of instances that live traffic has ejected and that have answered no probe since.
+    pub fn ejected(&self) -> impl Iterator<Item = &str> {
+        let is_out = |instance: &&Instance| {
+            instance.tier(&[]) == Some(Tier::Ejected) && !instance.health.is_confirmed()
         };
-        self.instances.iter().filter(ejected).map(|instance| instance.endpoint.id.clone()).collect()
+        self.instances.iter().filter(is_out).map(|instance| instance.endpoint.id.as_str())
     }
 
     /// Why no instance can take a request, for a reader who knows the instances' names.
@@ -210,6 +402,9 @@ impl Balancer {
         }
         let each = |instance: &Instance| {
             let state = match instance.endpoint.state {
+                InstanceRouteState::Ready if instance.health.is_fit() && !self.has_room(instance) => {
+                    "has as many requests as it may have"
+                }
                 InstanceRouteState::Ready => "does not answer",
                 InstanceRouteState::NotReady => "is not ready",
                 InstanceRouteState::Draining => "is stopping",
@@ -226,17 +421,22 @@ impl Balancer {
 }
 
 impl Instance {
-    fn now_as(mut self, endpoint: &InstanceEndpoint) -> Self {
+    fn now_as(mut self, endpoint: &InstanceEndpoint, now: Moment) -> Self {
         let became_ready =
             endpoint.state == InstanceRouteState::Ready && self.endpoint.state != endpoint.state;
         if became_ready {
             self.health = Health::default();
+            self.share.restart(now);
         }
         self.endpoint = endpoint.clone();
         self
     }
 
-    fn tier(&self) -> Option<Tier> {
+    /// How desirable it is for a request that has not been at any of `avoid`; `None`: not at all.
+    fn tier(&self, avoid: &[Key]) -> Option<Tier> {
+        if avoid.contains(&self.key) {
+            return None;
+        }
         match self.endpoint.state {
             InstanceRouteState::Ready if self.health.is_fit() => Some(Tier::Fit),
             InstanceRouteState::Ready => Some(Tier::Ejected),

@@ -1,118 +1,369 @@
 //! Choices over the life of a service.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+
+use InstanceRouteState::{Draining, Gone, NotReady, Ready};
 
 const NOW: Moment = Moment::from_millis(1000);
 
 fn instance(number: u16, state: InstanceRouteState) -> InstanceEndpoint {
     let address = ([127, 0, 0, 1], 8000 + number).into();
-    InstanceEndpoint { id: format!("web-{number}"), node: "e1".into(), site: "east".into(), address, state }
+    let (node, site) = (format!("n{number}"), if number < 3 { "east" } else { "west" });
+    InstanceEndpoint {
+        id: format!("web-{number}"),
+        node: node.as_str().into(),
+        site: site.into(),
+        address,
+        state,
+    }
 }
 
+/// Instances web-1, web-2 and so on, each on a node of its own: the first two in the site east, the others in west.
 fn target(states: &[InstanceRouteState]) -> ServiceTarget {
     let instances = states.iter().zip(1..).map(|(state, number)| instance(number, *state)).collect();
-    ServiceTarget { service: "web".into(), instances }
+    let traffic = Traffic { slow_start: Duration::ZERO, ..Traffic::default() };
+    ServiceTarget { service: "web".into(), instances, traffic, health_path: None }
 }
 
-use InstanceRouteState::{Draining, Gone, NotReady, Ready};
+fn with(states: &[InstanceRouteState], change: impl FnOnce(&mut Traffic)) -> ServiceTarget {
+    let mut target = target(states);
+    change(&mut target.traffic);
+    target
+}
 
-fn name(balancer: &Balancer, pick: Option<Pick>) -> Option<String> {
-    let key = pick?.key;
-    balancer.instances().find(|(other, _)| *other == key).map(|(_, endpoint)| endpoint.id.clone())
+fn balancer(target: &ServiceTarget) -> Balancer {
+    Balancer::new(target, None, NOW)
+}
+
+fn choose(balancer: &mut Balancer, wish: Wish<'_>, now: Moment, draw: u64) -> Option<Key> {
+    match balancer.choose(&wish, now, draw) {
+        Choice::Instance(pick) => Some(pick.key),
+        Choice::Full | Choice::Nobody => None,
+    }
+}
+
+const POST: Wish<'static> = Wish { avoid: &[], repeatable: false, stay: None, first: false };
+const GET: Wish<'static> = Wish { repeatable: true, ..POST };
+
+/// How many of `requests`, each ended before the next, every instance got. Draws go evenly over all there are.
+fn spread(balancer: &mut Balancer, requests: u64, now: Moment) -> BTreeMap<Key, u64> {
+    let mut counts = BTreeMap::new();
+    for request in 0..requests {
+        let draw = request.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = choose(balancer, GET, now, draw).expect("somebody");
+        balancer.ended(key, false);
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+fn eject(balancer: &mut Balancer, place: u64) {
+    assert!(balancer.failed(Key(place), Failure::Unreachable, NOW));
 }
 
 #[test]
 fn the_one_with_less_to_do_is_chosen() {
-    let mut balancer = Balancer::new(&target(&[Ready, Ready, Gone, Draining]));
-    let mut chosen: Vec<_> = (0..4).map(|_| balancer.choose(&[], false, NOW, 0).unwrap().key).collect();
+    let mut balancer = balancer(&target(&[Ready, Ready, Gone, Draining]));
+    let mut chosen: Vec<_> = (0..4).map(|_| choose(&mut balancer, POST, NOW, 0).unwrap()).collect();
     chosen.sort();
     assert_eq!(chosen, [Key(0), Key(0), Key(1), Key(1)]);
-    balancer.ended(Key(1), NOW);
-    let pick = balancer.choose(&[], false, NOW, 0);
-    assert_eq!(name(&balancer, pick).as_deref(), Some("web-2"));
+    balancer.ended(Key(1), false);
+    assert_eq!(choose(&mut balancer, POST, NOW, 0), Some(Key(1)));
+}
+
+#[test]
+fn traffic_follows_the_weights_with_little_and_with_much_to_do() {
+    let weighted = with(&[Ready, Ready, Ready], |traffic| {
+        traffic.weights = [("n1".into(), 4), ("n2".into(), 2)].into();
+    });
+    let mut balancer = balancer(&weighted);
+    let counts: Vec<u64> = spread(&mut balancer, 7000, NOW).into_values().collect();
+    for (count, expected) in counts.iter().zip([4000, 2000, 1000]) {
+        assert!(count.abs_diff(expected) < 150, "{counts:?}");
+    }
+    // None of these ends: what is under way is spread alike.
+    for request in 0..700_u64 {
+        choose(&mut balancer, GET, NOW, request.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    let under_way: Vec<u64> = balancer.instances.iter().map(|instance| instance.under_way).collect();
+    for (count, expected) in under_way.iter().zip([400, 200, 100]) {
+        assert!(count.abs_diff(expected) <= 10, "{under_way:?}");
+    }
+}
+
+#[test]
+fn a_new_instance_is_spared_at_first() {
+    let slow_start =
+        |states: &[InstanceRouteState]| with(states, |traffic| traffic.slow_start = Duration::from_secs(10));
+    let mut balancer = balancer(&slow_start(&[Ready, Ready]));
+    let later = NOW + Duration::from_secs(60);
+    balancer.swap(&slow_start(&[Ready, Ready, Ready]), None, later);
+    let share = |balancer: &mut Balancer, millis| {
+        spread(balancer, 10_000, later + Duration::from_millis(millis))[&Key(2)]
+    };
+    assert!(share(&mut balancer, 0).abs_diff(10_000 / 21) < 100, "a tenth beside two wholes");
+    assert!(share(&mut balancer, 5000).abs_diff(55 * 10_000 / 255) < 200);
+    assert!(share(&mut balancer, 10_000).abs_diff(3333) < 200);
+    // The same when it comes back.
+    let back = later + Duration::from_secs(60);
+    balancer.swap(&slow_start(&[Ready, Ready, NotReady]), None, back);
+    balancer.swap(&slow_start(&[Ready, Ready, Ready]), None, back);
+    assert!(spread(&mut balancer, 10_000, back)[&Key(2)] < 600);
+}
+
+#[test]
+fn an_instance_that_answers_slowly_gets_less_until_it_is_fast_again() {
+    let mut balancer = balancer(&target(&[Ready, Ready, Ready]));
+    let answer = |balancer: &mut Balancer, slow: u64| {
+        for _ in 0..200 {
+            for (place, millis) in [(0, 10), (1, slow), (2, 11)] {
+                balancer.succeeded(Key(place), Duration::from_millis(millis), NOW);
+            }
+        }
+    };
+    answer(&mut balancer, 88);
+    let slow = spread(&mut balancer, 9000, NOW)[&Key(1)];
+    assert!((800..1200).contains(&slow), "a quarter of a share: {slow}");
+    answer(&mut balancer, 10);
+    assert!(spread(&mut balancer, 9000, NOW)[&Key(1)].abs_diff(3000) < 200);
+}
+
+#[test]
+fn the_own_site_comes_first_until_it_is_loaded() {
+    let mut balancer = balancer(&target(&[Ready, Ready, Ready, Ready]));
+    let site = |name: &str| Some(SiteName::from(name));
+    balancer.swap(&target(&[Ready, Ready, Ready, Ready]), site("west").as_ref(), NOW);
+    let places: Vec<_> = spread(&mut balancer, 1000, NOW).into_keys().collect();
+    assert_eq!(places, [Key(2), Key(3)], "the own site's");
+    // Requests pile up: 8 at each of the own ones, then the others take a part.
+    let mut seen = [0_u64; 4];
+    for request in 0..120_u64 {
+        let draw = request.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let Some(Key(place)) = choose(&mut balancer, GET, NOW, draw) else { panic!("somebody") };
+        seen[usize::try_from(place).unwrap()] += 1;
+        assert!(request >= 16 || place >= 2, "not while the own ones have little to do");
+    }
+    assert!(seen[0] + seen[1] > 20 && seen[2] + seen[3] > seen[0] + seen[1], "{seen:?}");
+}
+
+#[test]
+fn another_site_helps_when_the_own_one_fails() {
+    let mut balancer = Balancer::new(&target(&[Ready, Ready, Ready]), Some(&"west".into()), NOW);
+    assert_eq!(spread(&mut balancer, 100, NOW).into_keys().collect::<Vec<_>>(), [Key(2)]);
+    eject(&mut balancer, 2);
+    assert_eq!(spread(&mut balancer, 100, NOW).into_keys().collect::<Vec<_>>(), [Key(0), Key(1)]);
+    let asked = with(&[Ready, Ready, Ready], |traffic| traffic.prefer_site = false);
+    let mut anywhere = Balancer::new(&asked, Some(&"west".into()), NOW);
+    assert_eq!(spread(&mut anywhere, 100, NOW).len(), 3, "unless the file says otherwise");
+}
+
+#[test]
+fn a_client_stays_where_it_has_been_unless_that_cannot_be() {
+    let limited = with(&[Ready, Ready, Ready], |traffic| traffic.limit = Some(2));
+    let mut balancer = balancer(&limited);
+    let stay = Wish { stay: Some(Key(1)), ..GET };
+    for draw in [0, u64::MAX] {
+        assert_eq!(choose(&mut balancer, stay, NOW, draw), Some(Key(1)));
+    }
+    assert_ne!(choose(&mut balancer, stay, NOW, 0), Some(Key(1)), "it is full");
+    balancer.ended(Key(1), false);
+    balancer.swap(&with(&[Ready, Draining, Ready], |_| {}), None, NOW);
+    assert_ne!(choose(&mut balancer, stay, NOW, 0), Some(Key(1)), "it is stopping");
+    balancer.swap(&limited, None, NOW);
+    eject(&mut balancer, 1);
+    assert_ne!(choose(&mut balancer, stay, NOW, 0), Some(Key(1)), "it is ejected");
+    assert!(choose(&mut balancer, Wish { stay: Some(Key(77)), ..GET }, NOW, 0).is_some(), "it is long gone");
+}
+
+#[test]
+fn beyond_the_limit_requests_wait_in_turn_and_beyond_the_queue_they_are_refused() {
+    let mut balancer = balancer(&with(&[Ready, Ready], |traffic| {
+        (traffic.limit, traffic.queue) = (Some(3), 2);
+    }));
+    for _ in 0..6 {
+        assert!(choose(&mut balancer, POST, NOW, 0).is_some());
+    }
+    assert_eq!(balancer.choose(&POST, NOW, 0), Choice::Full);
+    assert_eq!([balancer.enter_queue(), balancer.enter_queue(), balancer.enter_queue()], [true, true, false]);
+    balancer.ended(Key(0), false);
+    assert_eq!(balancer.choose(&POST, NOW, 0), Choice::Full, "others were here before");
+    assert_eq!(choose(&mut balancer, Wish { first: true, ..POST }, NOW, 0), Some(Key(0)));
+    balancer.leave_queue();
+    balancer.leave_queue();
+    assert_eq!(balancer.choose(&POST, NOW, 0), Choice::Full, "nobody waits, but there is no room");
+    // An upgraded connection may last for ever and takes no place.
+    balancer.becomes_tunnel(Key(1));
+    assert_eq!(choose(&mut balancer, POST, NOW, 0), Some(Key(1)));
+    balancer.ended(Key(1), true);
+    assert_eq!(balancer.instances[1].under_way, 3);
 }
 
 #[test]
 fn unfit_ones_are_used_when_there_is_nobody_else_and_it_is_said() {
-    let mut balancer = Balancer::new(&target(&[Ready, NotReady]));
-    balancer.failed(Key(0), Failure::Unreachable, NOW);
-    assert_eq!(balancer.ejected(), ["web-1"]);
-    let pick = balancer.choose(&[], false, NOW, 0);
-    assert_eq!(name(&balancer, pick).as_deref(), Some("web-1"));
+    let mut balancer = balancer(&target(&[Ready, NotReady]));
+    eject(&mut balancer, 0);
+    assert_eq!(balancer.ejected().collect::<Vec<_>>(), ["web-1"]);
     assert!(balancer.is_in_panic());
-    let pick = balancer.choose(&[Key(0)], false, NOW, 0);
-    assert_eq!(name(&balancer, pick).as_deref(), Some("web-2"), "not ready is better than nothing");
-    assert_eq!(balancer.choose(&[Key(0), Key(1)], false, NOW, 0), None);
-    balancer.succeeded(Key(0), Duration::from_millis(1));
-    balancer.choose(&[], false, NOW, 0);
+    assert_eq!(choose(&mut balancer, POST, NOW, 0), Some(Key(0)));
+    let rest = Wish { avoid: &[Key(0)], ..POST };
+    assert_eq!(choose(&mut balancer, rest, NOW, 0), Some(Key(1)), "not ready is better than nothing");
+    assert_eq!(balancer.choose(&Wish { avoid: &[Key(0), Key(1)], ..POST }, NOW, 0), Choice::Nobody);
+    balancer.succeeded(Key(0), Duration::from_millis(1), NOW);
+    assert_eq!(choose(&mut balancer, GET, NOW, 0), Some(Key(0)), "its trial");
+    balancer.succeeded(Key(0), Duration::from_millis(1), NOW);
     assert!(!balancer.is_in_panic());
 }
 
 #[test]
-fn an_ejected_one_is_tried_with_one_repeatable_request() {
-    let mut balancer = Balancer::new(&target(&[Ready, Ready]));
-    balancer.failed(Key(0), Failure::Unreachable, NOW);
-    let later = Moment::from_millis(2000);
-    assert_eq!(balancer.choose(&[], false, later, 0).map(|pick| pick.key), Some(Key(1)), "not with a POST");
-    assert_eq!(balancer.choose(&[], true, later, 0).map(|pick| pick.key), Some(Key(0)));
-    assert_eq!(balancer.choose(&[], true, later, 0).map(|pick| pick.key), Some(Key(1)));
-    balancer.ended(Key(0), later);
-    assert_eq!(
-        balancer.choose(&[], true, later, 0).map(|pick| pick.key),
-        Some(Key(0)),
-        "it was given up: once more"
-    );
+fn when_most_are_ejected_those_left_take_what_they_can_and_the_others_the_rest() {
+    let mut balancer = balancer(&with(&[Ready, Ready, Ready], |traffic| traffic.limit = Some(2)));
+    eject(&mut balancer, 0);
+    assert!(!balancer.is_in_panic(), "one of three");
+    let two: Vec<_> = (0..4).filter_map(|_| choose(&mut balancer, POST, NOW, 0)).collect();
+    assert!(!two.contains(&Key(0)));
+    assert_eq!(balancer.choose(&POST, NOW, 0), Choice::Full, "two of three are enough to be waited for");
+    eject(&mut balancer, 1);
+    assert!(balancer.is_in_panic());
+    assert_ne!(choose(&mut balancer, POST, NOW, 0), Some(Key(2)), "the last one is full");
+    balancer.ended(Key(2), false);
+    assert_eq!(choose(&mut balancer, POST, NOW, 0), Some(Key(2)), "it comes first where it can");
+}
+
+/// A single late answer once made the report speak of panic.
+#[test]
+fn one_late_answer_alone_is_no_panic() {
+    for states in [&[Ready][..], &[Ready, Ready], &[Ready, Ready, Ready]] {
+        let mut balancer = balancer(&target(states));
+        choose(&mut balancer, GET, NOW, 0);
+        balancer.failed(Key(0), Failure::Late, NOW);
+        choose(&mut balancer, Wish { avoid: &[Key(0)], first: true, ..GET }, NOW, 0);
+        choose(&mut balancer, GET, NOW, 0);
+        assert!(!balancer.is_in_panic(), "{} instances", states.len());
+        assert_eq!(balancer.ejected().count(), 0);
+    }
+}
+
+#[test]
+fn an_ejected_one_answers_a_probe_before_it_is_tried_with_one_repeatable_request() {
+    let mut balancer = balancer(&target(&[Ready, Ready]));
+    eject(&mut balancer, 0);
+    let due = balancer.probe_at(Key(0)).expect("a probe is due some time");
+    assert_eq!(choose(&mut balancer, GET, due, 0), Some(Key(1)), "nobody's request finds out");
+    assert!(balancer.begin_probe(Key(0), due));
+    balancer.probed(Key(0), true, due);
+    assert_eq!(balancer.ejected().count(), 0, "without traffic nobody would ever find it fit");
+    assert_eq!(choose(&mut balancer, POST, due, 0), Some(Key(1)), "rather with what can be repeated");
+    assert_eq!(choose(&mut balancer, GET, due, 0), Some(Key(0)));
+    assert_eq!(choose(&mut balancer, GET, due, 0), Some(Key(1)));
+    balancer.ended(Key(0), false);
+    assert_eq!(choose(&mut balancer, GET, due, 0), Some(Key(0)), "it was given up: once more");
+}
+
+#[test]
+fn leaving_an_ejected_one_costs_no_budget_and_everything_else_does() {
+    let mut balancer = balancer(&target(&[Ready, Ready, Ready]));
+    (0..1000).for_each(|_| balancer.request(NOW));
+    eject(&mut balancer, 0);
+    assert!((0..5000).all(|_| balancer.repeat(Key(0), &[Key(0)], NOW)), "that only moves load");
+    let granted = (0..5000).filter(|_| balancer.repeat(Key(1), &[Key(1)], NOW)).count();
+    assert_eq!(granted, 200, "a fifth of the requests");
+    let mut alone = self::balancer(&target(&[Ready]));
+    assert!(!alone.repeat(Key(0), &[Key(0)], NOW), "there is no other one, so nothing is taken");
+    eject(&mut balancer, 1);
+    eject(&mut balancer, 2);
+    assert!(!balancer.repeat(Key(0), &[Key(0)], NOW), "there is nobody to move it to");
 }
 
 #[test]
 fn a_table_keeps_what_is_known_unless_the_instance_is_new_or_ready_again() {
-    let mut balancer = Balancer::new(&target(&[Ready, Ready]));
-    balancer.failed(Key(0), Failure::Unreachable, NOW);
-    balancer.swap(&target(&[Ready, Ready, Ready]));
-    assert_eq!(balancer.ejected(), ["web-1"]);
-    balancer.swap(&target(&[NotReady, Ready]));
-    balancer.swap(&target(&[Ready, Ready]));
-    assert_eq!(balancer.ejected(), [""; 0], "its supervisor has seen it answer");
+    let mut balancer = balancer(&target(&[Ready, Ready]));
+    eject(&mut balancer, 0);
+    balancer.swap(&target(&[Ready, Ready, Ready]), None, NOW);
+    assert_eq!(balancer.ejected().collect::<Vec<_>>(), ["web-1"]);
+    balancer.swap(&target(&[NotReady, Ready]), None, NOW);
+    balancer.swap(&target(&[Ready, Ready]), None, NOW);
+    assert_eq!(balancer.ejected().count(), 0, "its supervisor has seen it answer");
     let mut moved = target(&[Ready]);
     moved.instances[0].address = ([127, 0, 0, 1], 9).into();
-    balancer.swap(&moved);
+    balancer.swap(&moved, None, NOW);
     assert_eq!(balancer.instances().map(|(key, _)| key).collect::<Vec<_>>(), [Key(3)]);
 }
 
 #[test]
 fn nobody_is_explained() {
-    let balancer = Balancer::new(&target(&[Ready, NotReady, Draining, Gone]));
+    let mut balancer = balancer(&target(&[Ready, NotReady, Draining, Gone]));
+    eject(&mut balancer, 0);
     let text = "web-1 does not answer, web-2 is not ready, web-3 is stopping, web-4 is gone";
     assert_eq!(balancer.why_nobody(), text);
-    assert_eq!(Balancer::new(&target(&[])).why_nobody(), "it has no instance");
+    assert_eq!(self::balancer(&target(&[])).why_nobody(), "it has no instance");
 }
 
 proptest! {
-    /// Whatever happens: nothing that drains, is gone or was to be avoided is ever chosen, and somebody is chosen
-    /// whenever there is anybody.
+    /// Whatever happens: nothing that drains, is gone, was to be avoided or is at its limit is ever chosen, and somebody is
+    /// chosen whenever there is anybody that the rules let in.
     #[test]
     fn choices_obey_the_table(
         states in proptest::collection::vec(prop_oneof![Just(Ready), Just(NotReady), Just(Draining), Just(Gone)], 0..6),
-        steps in proptest::collection::vec((0_u64..6, 0_u8..5, any::<u64>()), 0..60),
+        limit in proptest::option::of(1_u32..4),
+        west in any::<bool>(),
+        steps in proptest::collection::vec((0_u64..6, 0_u8..8, any::<u64>()), 0..80),
     ) {
-        let mut balancer = Balancer::new(&target(&states));
+        let site = west.then(|| SiteName::from("west"));
+        let mut balancer = Balancer::new(&with(&states, |traffic| traffic.limit = limit), site.as_ref(), NOW);
+        let mut under_way = [0_u32; 6];
         for (place, what, draw) in steps {
             let now = Moment::from_micros(draw % 100_000_000);
-            let key = Key(place);
+            let (key, at) = (Key(place), usize::try_from(place).unwrap());
             match what {
-                0 => balancer.failed(key, Failure::Unreachable, now),
-                1 => balancer.failed(key, Failure::Late, now),
-                2 => balancer.succeeded(key, Duration::from_micros(draw % 1000)),
-                _ => balancer.ended(key, now),
+                0 => _ = balancer.failed(key, Failure::Unreachable, now),
+                1 => _ = balancer.failed(key, Failure::Late, now),
+                2 => balancer.succeeded(key, Duration::from_micros(draw % 1000), now),
+                3 => _ = balancer.begin_probe(key, now),
+                4 => balancer.probed(key, draw % 3 == 0, now),
+                _ if under_way[at] > 0 => {
+                    balancer.ended(key, false);
+                    under_way[at] -= 1;
+                }
+                _ => {}
             }
-            let pick = balancer.choose(&[key], draw % 2 == 0, now, draw);
-            let usable = |(number, state): (u64, &InstanceRouteState)| number != place && matches!(state, Ready | NotReady);
-            prop_assert_eq!(pick.is_some(), (0..).zip(&states).any(usable));
-            if let Some(pick) = pick {
-                prop_assert!(usable((pick.key.0, &states[usize::try_from(pick.key.0).unwrap()])));
+            let repeatable = draw % 2 == 0;
+            let avoid = [key];
+            let choice = balancer.choose(&Wish { avoid: &avoid, repeatable, ..POST }, now, draw);
+            let there = |other: usize, state: &InstanceRouteState| other != at && matches!(state, Ready | NotReady);
+            let any = states.iter().enumerate().any(|(other, state)| there(other, state));
+            let room = |other: usize| limit.is_none_or(|limit| under_way[other] < limit);
+            match choice {
+                Choice::Instance(pick) => {
+                    let chosen = usize::try_from(pick.key.0).unwrap();
+                    prop_assert!(there(chosen, &states[chosen]));
+                    prop_assert!(room(chosen), "at its limit");
+                    under_way[chosen] += 1;
+                }
+                Choice::Full => prop_assert!(any && limit.is_some()),
+                Choice::Nobody => prop_assert!(!any),
             }
         }
+    }
+
+    /// Every instance that may take requests gets some, whatever the weights and latencies: none is starved.
+    #[test]
+    fn nobody_is_starved(
+        weights in proptest::collection::vec(1_u32..=100, 2..5),
+        millis in proptest::collection::vec(1_u64..5000, 5),
+    ) {
+        let target = with(&vec![Ready; weights.len()], |traffic| {
+            traffic.weights = (1..).zip(&weights).map(|(n, w)| (format!("n{n}").as_str().into(), *w)).collect();
+        });
+        let mut balancer = balancer(&target);
+        for _ in 0..64 {
+            for (place, millis) in (0..).zip(&millis) {
+                balancer.succeeded(Key(place), Duration::from_millis(*millis), NOW);
+            }
+        }
+        prop_assert_eq!(spread(&mut balancer, 40_000, NOW).len(), weights.len());
     }
 }

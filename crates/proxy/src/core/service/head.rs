@@ -86,10 +86,10 @@ pub fn release(headers: &mut HeaderMap, upgraded: bool) {
 }
 
 /// Whether a request may be sent twice: by its method (RFC 9110 section 9.2.2; TRACE is left out, it is a question to
-/// one instance), or because its client has marked it.
-pub fn is_repeatable(method: &Method, headers: &HeaderMap) -> bool {
+/// one instance), or because its client has marked it and the service keeps such `keys`.
+pub fn is_repeatable(method: &Method, headers: &HeaderMap, keys: bool) -> bool {
     let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
-    methods.contains(method) || headers.contains_key(IDEMPOTENCY_KEY)
+    methods.contains(method) || (keys && headers.contains_key(IDEMPOTENCY_KEY))
 }
 
 /// Whether an answer with this status may be better from another instance.

@@ -133,11 +133,15 @@ fn unclear_destinations_are_refused() {
 #[test]
 fn only_what_is_safe_twice_is_repeatable() {
     let mut headers = HeaderMap::new();
-    assert!(is_repeatable(&Method::PUT, &headers));
-    assert!(!is_repeatable(&Method::POST, &headers));
-    assert!(!is_repeatable(&Method::PATCH, &headers));
+    assert!(is_repeatable(&Method::PUT, &headers, false));
+    assert!(!is_repeatable(&Method::POST, &headers, true));
+    assert!(!is_repeatable(&Method::PATCH, &headers, true));
     headers.insert("idempotency-key", HeaderValue::from_static("a"));
-    assert!(is_repeatable(&Method::POST, &headers));
+    assert!(is_repeatable(&Method::POST, &headers, true));
+    assert!(
+        !is_repeatable(&Method::POST, &headers, false),
+        "only where the file says that the service keeps keys"
+    );
 }
 
 proptest! {

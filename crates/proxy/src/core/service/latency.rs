@@ -13,23 +13,38 @@ const LATEST: Duration = Duration::from_secs(2);
 /// Before the first answer nothing is known.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
+/// A moving average of times to an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Average(Option<Duration>);
+
+impl Average {
+    /// Counts an answer.
+    pub(super) fn observe(&mut self, taken: Duration) {
+        self.0 = Some(self.0.map_or(taken, |average| (average * (WEIGHT - 1) + taken) / WEIGHT));
+    }
+
+    /// The average; `None` before the first answer.
+    pub(super) fn get(&self) -> Option<Duration> {
+        self.0
+    }
+}
+
 /// The moving average of the time from a request to the head of its answer, over all instances of a route, so that a
 /// slow instance does not earn itself more patience.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Latency {
-    average: Option<Duration>,
+    average: Average,
 }
 
 impl Latency {
     /// Counts an answer.
     pub fn observe(&mut self, taken: Duration) {
-        let average = self.average.map_or(taken, |average| (average * (WEIGHT - 1) + taken) / WEIGHT);
-        self.average = Some(average);
+        self.average.observe(taken);
     }
 
     /// When to ask a second instance too, if the request may be repeated.
     pub fn deadline(&self) -> Duration {
-        self.average.map_or(UNKNOWN, |average| (average * LATE).clamp(EARLIEST, LATEST))
+        self.average.get().map_or(UNKNOWN, |average| (average * LATE).clamp(EARLIEST, LATEST))
     }
 }
 

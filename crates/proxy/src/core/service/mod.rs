@@ -5,9 +5,12 @@ mod budget;
 pub mod head;
 mod health;
 mod latency;
+mod queue;
 pub mod scan;
+mod share;
+pub mod sticky;
 
-pub use balancer::{Balancer, Counters, Key, Pick};
+pub use balancer::{Balancer, Choice, Counters, Key, Pick, Wish};
 pub use budget::Budget;
 pub use health::{Failure, Health};
 pub use latency::Latency;

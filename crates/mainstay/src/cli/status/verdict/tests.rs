@@ -1,7 +1,7 @@
 //! The verdict on systems in every state a person may find them in.
 
 use model::leadership::{Phase, Term};
-use model::routes::InstanceRouteState;
+use model::routes::{InstanceRouteState, RouteReport};
 use model::status::{Server, Silence};
 use model::system::System;
 
@@ -238,4 +238,23 @@ fn the_answer_of_a_node_that_was_cut_off_does_not_count() {
     let verdict = Verdict::of(&view);
     let told: Vec<&str> = verdict.troubles.iter().map(|trouble| trouble.what.as_str()).collect();
     assert!(told.contains(&"node e1 runs, but the others do not hear it: its network is cut"), "{told:?}");
+}
+
+#[test]
+fn instances_that_fail_clients_although_they_are_ready_are_told() {
+    let report = |panic| RouteReport {
+        route: "public".into(),
+        open: 0,
+        parked: 0,
+        accepted: 9,
+        failed: 0,
+        retried: 2,
+        ejected: vec!["web-2@w1".to_owned()],
+        panic,
+    };
+    let with = |panic| verdict(|overview| overview.traffic.routes.push(report(panic)));
+    let told = |verdict: &Verdict| verdict.troubles[0].what.clone();
+    assert_eq!(with(false).level, Level::Degraded);
+    assert_eq!(told(&with(false)), "web-2@w1 fails the requests of the route public, as e1 sees it");
+    assert!(told(&with(true)).ends_with("these are most of its instances"));
 }

@@ -1,10 +1,10 @@
 //! What is wrong, what is being done about it, and what would help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::routes::{InstanceEndpoint, InstanceRouteState};
 use model::status::Server;
-use model::{DatabaseName, NodeName};
+use model::{DatabaseName, NodeName, RouteName};
 
 use super::writes::{Writes, majority_missing};
 use super::{Level, Trouble};
@@ -17,6 +17,7 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
         writes.iter().filter_map(|(name, writes)| database(view, name, writes)).collect();
     all.extend(view.system.services.keys().filter_map(|name| service(view, name)));
     all.extend(view.system.services.keys().filter_map(|name| outdated(view, name)));
+    all.extend(view.system.routes.keys().filter_map(|name| ejected(view, name)));
     all.extend(coordination(view));
     all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
     for name in view.system.databases.keys() {
@@ -107,6 +108,28 @@ fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
     };
     let unblock = (!sick.is_empty()).then(|| format!("`mainstay logs {name}` shows why, if it stays so"));
     Some(trouble(level, subject, what).doing(Some(doing)).unblock(unblock))
+}
+
+/// Instances that are ready by their supervisors' word, but fail what proxies send them.
+fn ejected(view: &View, name: &RouteName) -> Option<Trouble> {
+    let reports = view.traffic.iter().filter(|(node, _)| view.is_here(node)).filter_map(|(node, seen)| {
+        let report = seen.routes.iter().find(|report| report.route == *name)?;
+        (!report.ejected.is_empty()).then_some((node, report))
+    });
+    let reports: Vec<_> = reports.collect();
+    let ids: BTreeSet<&str> =
+        reports.iter().flat_map(|(_, seen)| &seen.ejected).map(String::as_str).collect();
+    let nodes = listed(reports.iter().map(|(node, _)| node.as_str()));
+    if ids.is_empty() {
+        return None;
+    }
+    let fail = if ids.len() == 1 { "fails" } else { "fail" };
+    let mut what = format!("{} {fail} the requests of the route {name}, as {nodes} sees it", listed(ids));
+    if reports.iter().any(|(_, report)| report.panic) {
+        what += "; these are most of its instances";
+    }
+    let doing = "others answer its clients, and a probe asks until it works again";
+    Some(trouble(Level::Degraded, format!("route/{name}"), what).doing(Some(doing)))
 }
 
 /// An instance that is not ready, in a few words.
