@@ -155,11 +155,12 @@ impl Drill {
             || other.loses_everywhere()
     }
 
-    /// Whether it loses packets of several nodes: between each two every third exchange fails. Streams of log that live
+    /// Whether it loses packets of several nodes: between each two many exchanges fail. Streams of log that live
     /// through it are all that can be asked for, not that they begin anew soon, as almost any other fault makes them.
     fn loses_everywhere(&self) -> bool {
-        self.example().iter().filter(|step| step.act() == Some(&faults::LOSE)).flat_map(Step::nodes).count()
-            > 1
+        let loses =
+            |step: &&Step| step.act().is_some_and(|act| [&faults::LOSE, &faults::LEAK].contains(&act));
+        self.example().iter().filter(loses).flat_map(Step::nodes).count() > 1
     }
 
     fn is_undone_with(&self, other: &Self) -> bool {

@@ -44,6 +44,8 @@ pub enum Writes {
     WaitForFirst(Duration),
     /// They flow within this time after the last of the killed nodes was started.
     WaitForAll(Duration),
+    /// Nothing is promised while the fault lasts; they flow within this time after it was taken back.
+    MayWait(Duration),
 }
 
 /// How the client behaves.

@@ -29,7 +29,8 @@ const ERROR_RESPONSE: u8 = b'E';
 pub struct Deadlines {
     /// Until the TCP connection stands.
     pub connect: Duration,
-    /// From there until PostgreSQL is ready: long, because a route may park a new connection while there is no primary.
+    /// From there until PostgreSQL is ready: long, because a route may park a new connection while there is no primary; but
+    /// shorter than the objective, because the entry may be on a node that stands still, whose kernel accepts nevertheless.
     pub start_up: Duration,
     /// From sending a statement to its end.
     pub statement: Duration,
@@ -39,7 +40,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             connect: Duration::from_millis(300),
-            start_up: Duration::from_secs(5),
+            start_up: Duration::from_secs(3),
             statement: Duration::from_secs(1),
         }
     }

@@ -19,11 +19,16 @@ use crate::namespace::NetworkNamespace;
 /// lists only one of both.
 const TABLE: &str = "
 table bridge mainstay_flaws {
+    set leaky { type ifname; flags timeout; counter; }
     set lossy { type ifname; flags timeout; counter; }
     set narrow { type ifname; flags timeout; counter; }
     set slim { type ifname; flags timeout; counter; }
     set slim_from { type ifname; flags timeout; limit rate over 20 kbytes/second burst 8 kbytes; }
     set slim_to { type ifname; flags timeout; limit rate over 20 kbytes/second burst 8 kbytes; }
+    chain leak {
+        iifname @leaky drop
+        oifname @leaky drop
+    }
     chain lose {
         iifname @lossy drop
         oifname @lossy drop
@@ -34,6 +39,7 @@ table bridge mainstay_flaws {
     }
     chain forward {
         type filter hook forward priority 10; policy accept;
+        numgen random mod 100 < 5 jump leak
         numgen random mod 100 < 20 jump lose
         meta length > 1000 jump pass_short
         iifname @slim_from iifname @slim drop
@@ -46,6 +52,8 @@ table bridge mainstay_flaws {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flaw {
+    /// Every twentieth packet is lost, by chance.
+    Leaky,
     /// Every fifth packet is lost, by chance.
     Lossy,
     /// Packets of more than 1000 bytes are lost, as behind a tunnel whose path MTU nobody is told of.
@@ -55,11 +63,12 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    pub(crate) const ALL: [Self; 3] = [Self::Lossy, Self::Narrow, Self::Slim];
+    pub(crate) const ALL: [Self; 4] = [Self::Leaky, Self::Lossy, Self::Narrow, Self::Slim];
 
     /// What is lost because of it.
     pub const fn losses(self) -> &'static str {
         match self {
+            Self::Leaky => "every twentieth packet",
             Self::Lossy => "every fifth packet",
             Self::Narrow => "packets of more than 1000 bytes",
             Self::Slim => "what exceeds 20 kB in a second",
@@ -69,6 +78,7 @@ impl Flaw {
     /// The set whose elements count.
     const fn counting(self) -> &'static str {
         match self {
+            Self::Leaky => "leaky",
             Self::Lossy => "lossy",
             Self::Narrow => "narrow",
             Self::Slim => "slim",
@@ -77,6 +87,7 @@ impl Flaw {
 
     const fn sets(self) -> &'static [&'static str] {
         match self {
+            Self::Leaky => &["leaky"],
             Self::Lossy => &["lossy"],
             Self::Narrow => &["narrow"],
             Self::Slim => &["slim", "slim_from", "slim_to"],

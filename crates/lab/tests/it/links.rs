@@ -85,6 +85,11 @@ fn a_lossy_link_loses_every_fifth_packet_and_a_narrow_one_the_long_ones() {
     let mended = lab.mend_links(&e1).unwrap();
     assert!(mended.what.contains("3 bad links of e1 mended after"), "{mended}");
     assert_eq!(echoes(&lab, target, 100, 100), 100);
+    lab.spoil_links(&e1, Flaw::Leaky, LASTING).unwrap();
+    let back = echoes(&lab, target, 500, 100);
+    // 0.95 each way; four standard deviations.
+    assert!((416..487).contains(&back), "{back} of 500 came back, 451 were to");
+    lab.mend_links(&e1).unwrap();
 
     lab.spoil_links(&e1, Flaw::Narrow, LASTING).unwrap();
     assert_eq!(echoes(&lab, target, 100, 900), 100);

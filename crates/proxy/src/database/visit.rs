@@ -39,8 +39,15 @@ struct Visitor {
     attendance: watch::Receiver<Attendance>,
     /// Members that failed in this round of attempts.
     avoid: Vec<DatabaseEndpoint>,
+    unanswered: Option<Unanswered>,
     patience: Patience,
     bench: Option<Bench>,
+}
+
+/// Members that left every attempt to connect without an answer, and since when.
+struct Unanswered {
+    members: Vec<DatabaseEndpoint>,
+    since: Moment,
 }
 
 /// Why a client gets no member.
@@ -49,6 +56,8 @@ enum NoMember {
     ClientGone,
     /// It has waited as long as it may.
     TimedOut,
+    /// The members that the table names do not answer this node; the route of another node may well reach them.
+    OutOfReach,
     /// Too many wait already.
     Full(u32),
 }
@@ -87,6 +96,7 @@ pub(super) async fn serve(mut client: TcpStream, route: Arc<DatabaseRoute>, _roo
         views,
         attendance,
         avoid: Vec::new(),
+        unanswered: None,
         patience: Patience::default(),
         bench: None,
     };
@@ -121,15 +131,12 @@ impl Visitor {
         loop {
             let (seat, mut member) = match self.find_member().await {
                 Ok(found) => found,
-                Err(NoMember::ClientGone) => return None,
-                Err(NoMember::TimedOut) => return self.apologise(None).await,
-                Err(NoMember::Full(limit)) => return self.apologise(Some(limit)).await,
+                Err(reason) => return self.apologise(reason).await,
             };
             match self.greet(&seat, &mut member).await {
                 Ok(Greeting::Answered) => return Some(self.settle_in(seat, member)),
                 Ok(Greeting::Again) => self.failed(&seat),
-                Err(NoMember::TimedOut) => return self.apologise(None).await,
-                Err(NoMember::ClientGone | NoMember::Full(_)) => return None,
+                Err(reason) => return self.apologise(reason).await,
             }
         }
     }
@@ -149,6 +156,9 @@ impl Visitor {
         loop {
             // Seen before the seat is asked for, so that any later table ends the waits below.
             if self.all_have_failed() {
+                if self.are_out_of_reach() {
+                    return Err(NoMember::OutOfReach);
+                }
                 self.avoid.clear();
                 let pause = self.patience.next_pause();
                 self.wait(Some(pause)).await?;
@@ -171,6 +181,22 @@ impl Visitor {
         let view = self.views.borrow_and_update();
         let eligible = view.eligible();
         !eligible.is_empty() && eligible.iter().all(|member| self.avoid.contains(member))
+    }
+
+    /// Whether those who take connections now have left them without an answer for too long. Who refuses is reached.
+    fn are_out_of_reach(&mut self) -> bool {
+        let view = self.views.borrow();
+        let unanswered = self.unanswered.as_ref().filter(|unanswered| unanswered.members == view.eligible());
+        unanswered.is_some_and(|unanswered| Patience::is_over(unanswered.since, clock::now()))
+    }
+
+    /// An attempt to connect was left without an answer, or was not.
+    fn note_answer(&mut self, answered: bool) {
+        let view = self.views.borrow();
+        let known = self.unanswered.take().filter(|known| known.members == view.eligible());
+        self.unanswered = (!answered).then(|| {
+            known.unwrap_or_else(|| Unanswered { members: view.eligible().to_vec(), since: clock::now() })
+        });
     }
 
     fn failed(&mut self, seat: &Seat) {
@@ -212,7 +238,10 @@ impl Visitor {
                         return Ok(None);
                     }
                 }
-                outcome = &mut attempt => return Ok(outcome.ok().and_then(Result::ok).inspect(socket::prepare)),
+                outcome = &mut attempt => {
+                    self.note_answer(outcome.is_ok());
+                    return Ok(outcome.ok().and_then(Result::ok).inspect(socket::prepare));
+                }
                 () = gone(&self.client) => return Err(NoMember::ClientGone),
                 () = sleep_until(deadline) => return Err(NoMember::TimedOut),
             }
@@ -257,7 +286,10 @@ impl Visitor {
     }
 
     /// Tells the client that there is no member for it, in words that its program shows.
-    async fn apologise<T>(mut self, full: Option<u32>) -> Option<T> {
+    async fn apologise<T>(mut self, reason: NoMember) -> Option<T> {
+        if matches!(reason, NoMember::ClientGone) {
+            return None;
+        }
         self.bench = None;
         self.route.count_failed();
         let view = self.views.borrow().clone();
@@ -268,12 +300,11 @@ impl Visitor {
             }
             None => view.because(),
         };
-        let fatal = match full {
-            Some(limit) => Fatal::too_many_waiting(database, because, limit),
-            None => {
-                let waited = clock::now().since(self.accepted).as_millis();
-                Fatal::cannot_connect_now(database, because, u64::try_from(waited).unwrap_or(u64::MAX))
-            }
+        let waited = u64::try_from(clock::now().since(self.accepted).as_millis()).unwrap_or(u64::MAX);
+        let fatal = match reason {
+            NoMember::Full(limit) => Fatal::too_many_waiting(database, because, limit),
+            NoMember::OutOfReach => Fatal::out_of_reach(database, view.eligible(), waited),
+            NoMember::TimedOut | NoMember::ClientGone => Fatal::cannot_connect_now(database, because, waited),
         };
         match self.kind {
             Kind::DirectTls => farewell::say(self.client, TLS_ALERT.to_vec()).await,

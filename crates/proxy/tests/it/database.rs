@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use model::routes::{DatabaseRouteState, RouteTarget};
 use rustix::process::Signal;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
@@ -114,6 +115,25 @@ async fn without_an_agent_nobody_waits_long_for_a_member() {
     agent.apply(2, open(listen, &[endpoint("e1", server.address, 1)])).await;
     let client = timeout(LONG, waiting).await.unwrap().unwrap().expect("no error, only a delay");
     assert_eq!(client.query_one("select 42", &[]).await.unwrap().get::<_, i32>(0), 42);
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_from_here_is_not_waited_for_to_the_end() {
+    let (proxy, listen) = (Proxy::start(), free_address());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Its queue is full, so that the kernel answers nobody any more, as if a line were cut.
+    let silent = socket.listen(0).unwrap();
+    let address = silent.local_addr().unwrap();
+    let _queued = TcpStream::connect(address).await.unwrap();
+    let mut agent = proxy.agent().await;
+    agent.apply(1, open(listen, &[endpoint("e1", address, 1)])).await;
+    let begin = Instant::now();
+    let error = timeout(LONG, connect(listen)).await.unwrap().expect_err("nobody answers");
+    println!("told after {:?}", begin.elapsed());
+    let error = error.as_db_error().expect("a PostgreSQL error");
+    assert_eq!(error.code(), &SqlState::CANNOT_CONNECT_NOW);
+    assert_eq!(error.message(), "e1 of database \"orders\" does not answer this node");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod resources;
 mod site;
 
 pub(super) use network::apart::PART;
+pub(super) use network::flaws::LEAK;
 pub(super) use network::flaws::LOSE;
 pub(super) use network::flaws::NARROW;
 pub(super) use network::{CUT_NODE, HEAL_NODE, MUTE, SEPARATE};

@@ -105,7 +105,9 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
     let struck = clock::now();
     let mut flows = match plan.expectation.writes {
         Writes::GoOn => does_what_is_expected(stage, options, watch, struck).await && flowed,
-        Writes::WaitForFirst(_) | Writes::WaitForAll(_) => held(stage, watch, struck).await,
+        Writes::WaitForFirst(_) | Writes::WaitForAll(_) | Writes::MayWait(_) => {
+            held(stage, watch, struck).await
+        }
     };
     if !plan.expectation.status.is_empty() {
         carry_out(&Step::AskStatus, options, apply, deeds).await?;
@@ -120,7 +122,7 @@ async fn acts<V: AsyncFn() -> Result<SystemView, String>>(
         }
     }
     let returned = if plan.recovery.is_empty() { begun } else { clock::now() };
-    if let Writes::WaitForAll(_) = plan.expectation.writes {
+    if let Writes::WaitForAll(_) | Writes::MayWait(_) = plan.expectation.writes {
         flows = writes_flow(stage, options, watch, FLOW).await;
     }
     (options.tell)("waiting for full redundancy");

@@ -114,6 +114,10 @@ fn conditions(expectation: &Expectation) -> Vec<String> {
             "no write is acknowledged meanwhile; they flow within {} s of the last node's start",
             seconds(limit)
         )),
+        Writes::MayWait(limit) => lines.push(format!(
+            "writes may stand still while it lasts; they flow within {} s of its end",
+            seconds(limit)
+        )),
     }
     match expectation.primary {
         Change::Changes => lines.push("another member is the primary, and stays it".to_owned()),

@@ -2,6 +2,8 @@
 //!
 //! Source: PostgreSQL documentation, "Message Formats", "Error and Notice Message Fields" and "Error Codes".
 
+use model::routes::DatabaseEndpoint;
+
 /// The answer to a request for encryption that declines it: the client goes on in plain text or leaves.
 pub const NO_ENCRYPTION: &[u8] = b"N";
 /// The orderly end of a session, as a client says it (`Terminate`).
@@ -28,6 +30,23 @@ impl Fatal {
             message: format!("database \"{database}\" takes no connections on this route: {because}"),
             hint: format!(
                 "The connection waited {waited_ms} ms. Try again; `mainstay status` says what is being done."
+            ),
+        }
+    }
+
+    /// 57P03: the members that take connections do not answer this node. A client that knows several addresses turns to
+    /// the next one (libpq since 14).
+    pub fn out_of_reach(database: &str, members: &[DatabaseEndpoint], waited_ms: u64) -> Self {
+        let names: Vec<&str> = members.iter().map(|member| member.node.as_str()).collect();
+        let verb = if names.len() == 1 { "does" } else { "do" };
+        Self {
+            code: "57P03",
+            message: format!(
+                "{} of database \"{database}\" {verb} not answer this node",
+                names.join(" and ")
+            ),
+            hint: format!(
+                "The connection waited {waited_ms} ms. Connect to another node: its lines may still lead there."
             ),
         }
     }

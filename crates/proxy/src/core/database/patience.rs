@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use model::time::Moment;
+
 /// An attempt to connect never takes longer than this.
 const CONNECT_LONGEST: Duration = Duration::from_secs(1);
 /// The first attempt is cut early: the kernel repeats a lost first packet only after a second, while a member whose
@@ -13,6 +15,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 pub const RETRY_LONGEST: Duration = Duration::from_millis(320);
 /// How long a member may leave a client's first message unanswered while there are others to ask.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Who leaves all attempts to connect without an answer for so long is out of this node's reach. Were it dead, the table
+/// would say so by now; so it is cut off from this node alone, or this node from everybody.
+const OUT_OF_REACH: Duration = Duration::from_secs(2);
 
 /// One client's attempts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +40,11 @@ impl Patience {
         let wait = doubled(RETRY_FIRST, self.rounds, RETRY_LONGEST);
         self.rounds = self.rounds.saturating_add(1);
         wait
+    }
+
+    /// Whether members that have left attempts to connect without an answer since then are not to be waited for.
+    pub fn is_over(since: Moment, now: Moment) -> bool {
+        now.since(since) >= OUT_OF_REACH
     }
 
     /// How long to wait for a member's first byte: for ever if there is no other one to ask.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::super::act::{Act, EXPIRES, Ends, Shows};
 use super::super::super::catalogue::Drill;
-use super::super::super::plan::{Change, Expectation, failover, nothing_happens};
+use super::super::super::plan::{Change, Expectation, Writes, failover, nothing_happens};
 use super::NETWORK;
 use crate::fault::Flaw;
 
@@ -18,6 +18,15 @@ pub(in super::super::super) static LOSE: Act = Act {
     // What was lost is sent again after 200 ms at the soonest (TCP_RTO_MIN).
     shows: Shows::Late { percent: 10, by: Duration::from_millis(150) },
     inject: |lab, _, node| lab.spoil_links(node, Flaw::Lossy, EXPIRES),
+    ..BY_TIMEOUT
+};
+
+pub(in super::super::super) static LEAK: Act = Act {
+    name: "leak",
+    words: "lose 5 % of what {} sends and gets",
+    means: "the switch drops every twentieth packet by chance (nftables numgen, set elements with a timeout)",
+    shows: Shows::Late { percent: 2, by: Duration::from_millis(150) },
+    inject: |lab, _, node| lab.spoil_links(node, Flaw::Leaky, EXPIRES),
     ..BY_TIMEOUT
 };
 
@@ -69,13 +78,28 @@ pub(in super::super) static DRILLS: &[Drill] = &[
     },
     Drill {
         name: "network-lossy",
-        summary: "loses 20 % of the packets from and to every member's node",
+        summary: "loses 5 % of the packets from and to every member's node",
         expectation: Expectation {
             must_notice: false,
             hold: LONG,
             ..failover("whoever is the primary, writes never stand still for more than 5 s", 5000)
                 .within(5)
                 .whoever()
+        },
+        acts: |cast| cast.on_all(&LEAK),
+        ..NETWORK
+    },
+    // Every third exchange fails: TCP's pauses double with each packet that is lost again, and there is no way around.
+    Drill {
+        name: "network-very-lossy",
+        summary: "loses 20 % of the packets from and to every member's node",
+        expectation: Expectation {
+            primary: Change::Any,
+            writes: Writes::MayWait(Duration::from_secs(5)),
+            must_notice: false,
+            outage: None,
+            hold: LONG,
+            ..failover("no write is lost, and they flow again within 5 s of the end", 0)
         },
         acts: |cast| cast.on_all(&LOSE),
         ..NETWORK

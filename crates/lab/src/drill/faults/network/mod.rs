@@ -77,6 +77,7 @@ pub(super) const ACTS: &[&Act] = &[
     &apart::PART,
     &flapping::BLIP,
     &flaws::LOSE,
+    &flaws::LEAK,
     &flaws::NARROW,
     &flaws::SLIM,
     &flaws::MEND,

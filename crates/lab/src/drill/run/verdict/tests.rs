@@ -298,6 +298,21 @@ fn writes_that_do_not_wait_or_wait_too_long_are_red() {
 }
 
 #[test]
+fn where_nothing_is_promised_meanwhile_writes_may_go_on_but_must_flow_soon_after_the_end() {
+    let about_writes = |forged: &Forged| -> Vec<String> {
+        judged(forged).failures.into_iter().filter(|why| !why.contains("links were good")).collect()
+    };
+    let mut forged = waiting();
+    forged.drill = drill("network-very-lossy");
+    forged.history.writes.push(acknowledged(5000, 3000, 1, 1));
+    forged.copies.iter_mut().for_each(|copy| _ = copy.rows.insert(5000, 1));
+    assert_eq!(about_writes(&forged), [""; 0]);
+    forged.history.writes.retain(|write| write.ended < at(6000));
+    let failures = about_writes(&forged);
+    assert!(failures.iter().any(|why| why.contains("did not flow again after the return")), "{failures:?}");
+}
+
+#[test]
 fn a_status_that_does_not_say_what_would_help_is_red() {
     red_waiting("the status does not say \"start node\"", |forged| {
         forged.course.deeds[1] = deed("ask for the status", "no standby confirms them");

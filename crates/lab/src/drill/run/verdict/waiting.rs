@@ -24,7 +24,7 @@ pub(super) fn resumption(case: &Case<'_>) -> Option<Resumption> {
     let reachable = match (case.plan.expectation.writes, &case.course.first) {
         (Writes::GoOn, _) | (Writes::WaitForFirst(_), None) => return None,
         (Writes::WaitForFirst(_), Some(node)) => reachable(case, node)?,
-        (Writes::WaitForAll(_), _) => returned,
+        (Writes::WaitForAll(_) | Writes::MayWait(_), _) => returned,
     };
     Some(Resumption { since_reachable: resumed.since(reachable), since_start: resumed.since(healing) })
 }
@@ -41,12 +41,12 @@ fn reachable(case: &Case<'_>, node: &NodeName) -> Option<Moment> {
 
 /// What is wrong with how writes waited.
 pub(super) fn failures(case: &Case<'_>, resumption: Option<Resumption>) -> Vec<String> {
-    let limit = match case.plan.expectation.writes {
+    let (limit, early) = match case.plan.expectation.writes {
         Writes::GoOn => return vec![],
-        Writes::WaitForFirst(limit) | Writes::WaitForAll(limit) => limit,
+        Writes::WaitForFirst(limit) | Writes::WaitForAll(limit) => (limit, acknowledged_meanwhile(case)),
+        Writes::MayWait(limit) => (limit, 0),
     };
     let mut failures = Vec::new();
-    let early = acknowledged_meanwhile(case);
     if early > 0 {
         failures.push(format!("{early} writes were acknowledged while nobody could confirm them"));
     }
