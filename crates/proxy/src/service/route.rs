@@ -239,6 +239,9 @@ impl ServiceRoute {
 
     /// When the instance is to be probed next; `None` when it need not be.
     pub(super) fn probe_at(&self, key: Key) -> Option<Moment> {
+        if *self.removed.borrow() {
+            return None;
+        }
         self.lock().balancer.probe_at(key)
     }
 

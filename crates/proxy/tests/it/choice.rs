@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use model::routes::InstanceRouteState::{Draining, Gone, Ready};
 use model::routes::{RouteTable, ToProxy};
 use model::system::traffic::Traffic;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -259,4 +259,41 @@ async fn one_slow_instance_leaves_a_crowd_unaffected() {
     let slow: u32 = clients.join_all().await.into_iter().sum();
     println!("{slow} of 4000 requests were sent to the slow instance");
     assert!(slow < 400, "{slow} of 4000: a tenth would still be too many");
+}
+
+/// Packets to one of two instances go nowhere: what was not sent goes to the other one, whatever it is.
+#[tokio::test]
+async fn a_black_hole_holds_up_no_request_and_not_even_a_post() {
+    // Nobody accepts here and there is room for one in the queue: the kernel drops who comes next.
+    let hole = TcpSocket::new_v4().unwrap();
+    hole.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let hole = hole.listen(0).unwrap();
+    let address = hole.local_addr().unwrap();
+    let connect = || timeout(Duration::from_millis(100), TcpStream::connect(address));
+    let mut fill = vec![];
+    while let Ok(Ok(stream)) = connect().await {
+        fill.push(stream);
+        assert!(fill.len() < 10, "the queue is never full");
+    }
+    let (proxy, listen) = (Proxy::start(), free_address());
+    let mut agent = proxy.agent().await;
+    let fine = instance("web-1", answering("fine", Duration::ZERO).await, Ready);
+    agent.apply(1, service_with(listen, vec![fine.clone()], Traffic::default())).await;
+    let mut wire = Wire::connect(listen).await;
+    for _ in 0..20 {
+        assert_eq!(wire.get("/").await.body, "fine");
+    }
+    let both = vec![fine, instance("web-2", address, Ready)];
+    let at_once = traffic(|traffic| traffic.slow_start = Duration::ZERO);
+    agent.apply(2, service_with(listen, both, at_once)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..60 {
+        let begin = Instant::now();
+        wire.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nhi").await;
+        assert_eq!(wire.read().await.unwrap().body, "fine");
+        slowest = slowest.max(begin.elapsed());
+    }
+    println!("the slowest POST took {slowest:?}");
+    assert!(slowest < Duration::from_millis(900), "{slowest:?}: the kernel tries again after a second only");
+    assert_eq!(agent.report().await.routes[0].ejected, ["web-2"], "it is found out without a GET");
 }

@@ -287,15 +287,20 @@ impl Balancer {
         self.budget.request(now);
     }
 
-    /// Takes the right to send a request once more that `from` has had, to another one than all of `avoid`. It costs nothing
-    /// to leave an instance that is ejected or gone while there are others: that moves load, and adds none.
+    /// Takes the right to send a request once more that `from` has had, to another one than all of `avoid`. Leaving an
+    /// instance that is ejected or gone while another is fit is never denied: that moves load. It counts all the same, so
+    /// that the sum keeps its bound when it turns out that all are failing.
     pub fn repeat(&mut self, from: Key, avoid: &[Key], now: Moment) -> bool {
         if !self.instances.iter().any(|instance| instance.tier(avoid).is_some() && self.has_room(instance)) {
             return false;
         }
         let fit = |instance: &Instance| instance.tier(&[]) == Some(Tier::Fit);
         let leaves = !self.instances.iter().any(|instance| instance.key == from && fit(instance));
-        let granted = (leaves && self.instances.iter().any(fit)) || self.budget.take(now);
+        let moves = leaves && self.instances.iter().any(fit);
+        if moves {
+            self.budget.note(now);
+        }
+        let granted = moves || self.budget.take(now);
         self.counters.retried += u64::from(granted);
         granted
     }
@@ -357,10 +362,12 @@ impl Balancer {
         self.instances.iter().any(|instance| instance.key == key && instance.tier(&[]) == Some(Tier::Fit))
     }
 
-    /// When the instance is to be probed next; `None` when it need not be.
+    /// When the instance is to be probed next; `None` when it need not be. One that its supervisor does not call ready is
+    /// not asked: when it is ready again, that word counts.
     pub fn probe_at(&self, key: Key) -> Option<Moment> {
         let instance = self.instances.iter().find(|instance| instance.key == key)?;
-        instance.health.probe_at()
+        let is_ready = instance.endpoint.state == InstanceRouteState::Ready;
+        instance.health.probe_at().filter(|_| is_ready)
     }
 
     /// Begins a probe if it is due. True: send it.

@@ -43,6 +43,11 @@ impl Budget {
         granted
     }
 
+    /// Counts a repeat that needed no right.
+    pub fn note(&mut self, now: Moment) {
+        self.second(now).repeats += 1;
+    }
+
     fn second(&mut self, now: Moment) -> &mut Second {
         let number = number(now);
         let second = &mut self.seconds[usize::try_from(number % WINDOW as u64).unwrap_or(0)];
