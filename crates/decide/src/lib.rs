@@ -4,6 +4,7 @@
 //! sentence that says why. The same code runs in the agent and in the simulator.
 
 pub mod agent;
+pub mod jobs;
 pub mod leadership;
 pub mod lease;
 pub mod member;
@@ -11,6 +12,7 @@ pub mod patience;
 pub mod placement;
 pub mod route;
 pub mod silence;
+pub mod start_order;
 pub mod story;
 pub mod view;
 

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod disposable;
 pub mod files;
+pub mod job;
 pub mod network;
 pub mod node;
 pub mod postgres;

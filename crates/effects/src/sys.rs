@@ -19,6 +19,8 @@ pub(crate) struct BeforeExec {
     pub(crate) identity: Option<Identity>,
     /// Boot-clock microseconds after which the program must not be started any more; zero for no limit.
     pub(crate) not_after_us: u64,
+    /// The `cgroup.procs` of a control group to join.
+    pub(crate) group: Option<std::fs::File>,
 }
 
 /// Numeric identity of an operating-system user.
@@ -53,6 +55,9 @@ fn become_daemon(before: &BeforeExec) -> io::Result<()> {
     // SAFETY: umask takes a plain number and always succeeds.
     unsafe { libc::umask(before.umask as libc::mode_t) };
     close_inherited_on_exec();
+    if let Some(group) = &before.group {
+        join_group(group)?;
+    }
     if let Some(identity) = &before.identity {
         assume(identity)?;
     }
@@ -101,6 +106,14 @@ fn close_inherited_on_exec() {
         // SAFETY: fcntl(F_SETFD) sets a flag; a descriptor that is not open returns EBADF without effect.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+}
+
+/// Whoever writes `0` there becomes a member, with all it starts later (cgroups(7)).
+fn join_group(group: &std::fs::File) -> io::Result<()> {
+    const MYSELF: [u8; 1] = [b'0'];
+    // SAFETY: writes one byte of a live constant to a descriptor that is open as long as `group`.
+    let written = unsafe { libc::write(group.as_raw_fd(), MYSELF.as_ptr().cast(), MYSELF.len()) };
+    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn assume(identity: &Identity) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! serialises to readable JSON.
 
 pub mod event;
+pub mod jobs;
 pub mod leadership;
 pub mod name;
 pub mod postgres;
@@ -13,4 +14,4 @@ pub mod status;
 pub mod system;
 pub mod time;
 
-pub use name::{DatabaseName, LineName, NodeName, RouteName, ServiceName, SiteName, SystemName};
+pub use name::{DatabaseName, JobName, LineName, NodeName, RouteName, ServiceName, SiteName, SystemName};

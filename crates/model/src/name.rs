@@ -82,6 +82,8 @@ names! {
     ServiceName,
     /// What clients connect to.
     RouteName,
+    /// A program that runs once at a time, when it is due or asked for.
+    JobName,
 }
 
 /// The longest name accepted: names become host names (RFC 1123 label), PostgreSQL identifiers and file names.

@@ -49,6 +49,22 @@ pub struct ServicesState {
     pub generation: u64,
     /// Those that run with what an older one said, and wait for their turn to be replaced.
     pub outdated: BTreeSet<String>,
+    /// What is to be said of those that are not simply ready.
+    #[serde(default)]
+    pub notes: BTreeMap<String, InstanceNote>,
+}
+
+/// What the supervisor of an instance says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceNote {
+    /// What it does, e.g. `ended with exit code 1, waits for its next start (1 crash)`.
+    pub state: String,
+    /// Whether it ends again and again soon after its start.
+    pub crash_loop: bool,
+    /// What it printed last before it ended by itself, where it has not come up since.
+    pub last_lines: Vec<String>,
+    /// Why its memory is not limited although the file wants it.
+    pub unlimited: Option<String>,
 }
 
 /// What an observer knows about a node that it does not hear.

@@ -59,6 +59,7 @@ pub(crate) fn system(nodes: usize, members: usize, k: u32) -> System {
         routes: BTreeMap::from([("orders-rw".into(), route)]),
         alarms: Alarms { notify: vec![] },
         backups: BTreeMap::new(),
+        jobs: BTreeMap::new(),
     }
 }
 

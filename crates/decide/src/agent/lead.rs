@@ -197,6 +197,11 @@ impl Agent {
         })
     }
 
+    /// The nodes that are dead by the word of a majority for so long that what ran there counts as ended.
+    pub fn lost_nodes(&self) -> BTreeSet<NodeName> {
+        self.system.nodes.keys().filter(|node| self.is_lost(node)).cloned().collect()
+    }
+
     fn is_lost(&self, node: &NodeName) -> bool {
         match self.reach(node) {
             Reach::Dead { since } => self.now.since(since) >= INSTANCES_MOVE_AFTER,

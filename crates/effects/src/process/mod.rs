@@ -3,6 +3,8 @@
 //! A process is named by its pid and its start time, never by the pid alone: pids are used again. Every process
 //! started or adopted here is reaped in the background, so that none stays a zombie when its [`Process`] is dropped.
 
+mod launch;
+mod memory;
 mod procfs;
 mod registry;
 mod spawn;
@@ -23,6 +25,9 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub(crate) use launch::RECORD_DEADLINE;
+pub use launch::{Launch, Launched, forget, group_of, launch};
+pub use memory::MemoryGroup;
 pub use procfs::{ProcessFacts, children_of, facts_of, processes_of, session_of};
 pub use registry::{Found, Record, Registry};
 pub use rustix::process::Signal;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use model::time::Moment;
 
-use super::{OsUser, Process, ProcessId, Signal, open_pidfd};
+use super::{MemoryGroup, OsUser, Process, ProcessId, Signal, open_pidfd};
 use crate::{clock, disposable, sys};
 
 /// Environment variable that carries [`Spawn::mark`], by which a restarted agent finds a process that it started but had
@@ -36,6 +36,8 @@ pub struct Spawn {
     pub umask: u32,
     /// Text by which the process can be recognised later (see [`MARK`]).
     pub mark: Option<String>,
+    /// The control group that limits its memory.
+    pub memory: Option<MemoryGroup>,
 }
 
 impl Spawn {
@@ -50,6 +52,7 @@ impl Spawn {
             log: None,
             umask: 0o022,
             mark: None,
+            memory: None,
         }
     }
 }
@@ -148,7 +151,8 @@ fn start_before(
     let mut command = command_of(spec, streams).map_err(in_words)?;
     let identity = identity_of(spec).map_err(in_words)?;
     let not_after_us = not_after.map_or(0, Moment::as_micros);
-    sys::prepare(&mut command, sys::BeforeExec { umask: spec.umask, identity, not_after_us });
+    let group = spec.memory.as_ref().map(MemoryGroup::door).transpose().map_err(in_words)?;
+    sys::prepare(&mut command, sys::BeforeExec { umask: spec.umask, identity, not_after_us, group });
     // The handle is dropped without waiting: the watcher reaps through the pidfd.
     let pid = i32::try_from(command.spawn().map_err(in_words)?.id()).map_err(io::Error::other)?;
     // Until it is reaped (by nobody but us) the pid is its own, dead or alive.

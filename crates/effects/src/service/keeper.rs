@@ -3,31 +3,34 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use model::system::Probe;
+use model::system::{Health, Probe, size};
 use model::time::Moment;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::health::{self, Target};
+use super::health::{self, Target, Wrong};
 use super::logs::{self, Limits};
-use super::machine::{Action, Event, Instance, Rules};
+use super::machine::{Action, Ask, Event, Instance, Rules};
 use super::supervisor::States;
 use super::{InstanceSpec, InstanceState, InstanceStatus};
-use crate::process::{Exit, Found, OsUser, Process, Registry, Signal, Spawn, spawn};
+use crate::process::{
+    Exit, Found, Launch, Launched, MemoryGroup, Process, RECORD_DEADLINE, Registry, Signal, forget, group_of,
+    launch,
+};
 use crate::{clock, disposable};
-
-/// How long a start may take up to the program's first instruction.
-const START_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a record on the agent's own disk may take.
-pub(super) const RECORD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often a log's size is looked at.
 const ROTATE_EVERY: Duration = Duration::from_secs(5);
+
+/// How many of the last lines of an instance that ended by itself are told, and how much of each.
+const LAST_LINES: usize = 5;
+const LAST_LINE_LENGTH: usize = 200;
+
+/// How long reading them may take.
+const TAIL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Prefix of the instances' keys in the registry of processes.
 pub(super) const KEY: &str = "service.";
@@ -59,10 +62,18 @@ pub(super) struct Keeper {
     ended: Option<Process>,
     /// Done when those are gone.
     swept: Option<oneshot::Receiver<usize>>,
+    /// What limits the memory of the running process.
+    memory: Option<MemoryGroup>,
+    /// Why nothing does although the file wants it.
+    unlimited: Option<String>,
+    /// What it printed last before it ended by itself.
+    last_lines: Vec<String>,
     starts: u32,
     stop_asked: Vec<oneshot::Sender<()>>,
-    starting: Pending<io::Result<Process>>,
-    checking: Pending<Result<(), String>>,
+    starting: Pending<io::Result<Launched>>,
+    checking: Pending<Result<(), Wrong>>,
+    asking: Pending<Result<(), Wrong>>,
+    tailing: Pending<Vec<String>>,
     rotating: Pending<()>,
     rotate_at: Moment,
 }
@@ -85,9 +96,11 @@ async fn pending<T>(slot: &mut Pending<T>) -> T {
 /// What the task woke up for.
 enum Input {
     Order(Option<Order>),
-    Started(io::Result<Process>),
+    Started(io::Result<Launched>),
     Exited(Exit),
-    Checked(Result<(), String>),
+    Checked(Result<(), Wrong>),
+    Asked(Result<(), Wrong>),
+    Tailed(Vec<String>),
     Woken,
     Rotated,
 }
@@ -110,10 +123,15 @@ impl Keeper {
             process: None,
             ended: None,
             swept: None,
+            memory: None,
+            unlimited: None,
+            last_lines: Vec::new(),
             starts: 0,
             stop_asked: Vec::new(),
             starting: None,
             checking: None,
+            asking: None,
+            tailing: None,
             rotating: None,
             rotate_at: clock::now(),
         }
@@ -136,6 +154,9 @@ impl Keeper {
 
     /// It has ended as it should: nobody needs to know of it any more.
     async fn stopped(&mut self) {
+        if let Some(group) = self.memory.take() {
+            group.remove();
+        }
         if self.launched.take().is_some() {
             forget(self.registry.clone(), self.key()).await;
         }
@@ -158,6 +179,7 @@ impl Keeper {
         match found.and_then(|found| found.process.map(|process| (process, found.record.facts))) {
             Some((process, facts)) => {
                 self.process = Some(process);
+                self.memory = group_of(&facts);
                 self.step(Event::Adopted);
                 // What it was started with is unknown when the agent died before it wrote that down: then it is right.
                 let launched = facts["launch"].as_u64().unwrap_or_else(|| self.spec.launch_digest());
@@ -166,8 +188,13 @@ impl Keeper {
                     self.step(Event::Replaced);
                 }
             }
-            None => self.step(Event::Wanted),
+            None => self.step(self.wanted()),
         }
+    }
+
+    /// Whether it may start for the first time.
+    fn wanted(&self) -> Event {
+        self.spec.hold.clone().map_or(Event::Wanted, Event::Held)
     }
 
     fn not_found(&self, because: &str) -> Option<Found> {
@@ -186,6 +213,8 @@ impl Keeper {
             order = orders.recv() => Input::Order(order),
             started = pending(&mut self.starting) => Input::Started(started),
             checked = pending(&mut self.checking) => Input::Checked(checked),
+            asked = pending(&mut self.asking) => Input::Asked(asked),
+            lines = pending(&mut self.tailing) => Input::Tailed(lines),
             () = until(wake) => Input::Woken,
             () = pending(&mut self.rotating) => Input::Rotated,
             () = until(rotate) => Input::Rotated,
@@ -203,20 +232,51 @@ impl Keeper {
             // An error means that nobody waits any more.
             Input::Order(Some(Order::Answer(sender))) => drop(sender.send(())),
             Input::Order(None) => {}
-            Input::Started(Ok(process)) => {
-                self.process = Some(process);
+            Input::Started(Ok(Launched { process, memory, unlimited })) => {
+                (self.process, self.memory, self.unlimited) = (Some(process), memory, unlimited);
                 self.step(Event::Started);
             }
             Input::Started(Err(error)) => self.step(Event::StartFailed(error.to_string())),
             Input::Exited(exit) => {
                 self.ended = self.process.take();
-                self.step(Event::Exited(exit.to_string()));
+                let exit = self.in_words(exit);
+                self.step(Event::Exited(exit));
+                self.read_last_lines();
             }
             Input::Checked(Ok(())) => self.step(Event::CheckGood),
-            Input::Checked(Err(because)) => self.step(Event::CheckBad(because)),
+            Input::Checked(Err(wrong)) => self.step(Event::CheckBad(wrong)),
+            Input::Asked(Ok(())) => self.step(Event::ReadyGood),
+            Input::Asked(Err(wrong)) => self.step(Event::ReadyBad(wrong.to_string())),
+            Input::Tailed(lines) => {
+                self.last_lines = lines;
+                self.publish();
+            }
             Input::Woken => self.step(Event::Woken),
             Input::Rotated => self.rotate(),
         }
+    }
+
+    /// How it ended; the kernel's word about memory says more than the signal that it used.
+    fn in_words(&self, exit: Exit) -> String {
+        match (&self.memory, self.spec.memory) {
+            (Some(group), Some(bytes)) if group.ran_out() => {
+                format!("an out-of-memory kill: it needs more than its limit of {}", size::format(bytes))
+            }
+            (Some(_) | None, _) => exit.to_string(),
+        }
+    }
+
+    /// Reads what it printed last, unless it was told to end.
+    fn read_last_lines(&mut self) {
+        if !matches!(self.instance.state(), InstanceState::Backoff { .. }) {
+            return;
+        }
+        let log = self.spec.log.clone();
+        self.tailing = Some(Box::pin(async move {
+            let read = disposable::run("tail", TAIL_DEADLINE, move || logs::tail(&log, LAST_LINES)).await;
+            let lines = read.ok().and_then(Result::ok).unwrap_or_default();
+            lines.into_iter().map(|line| line.chars().take(LAST_LINE_LENGTH).collect()).collect()
+        }));
     }
 
     fn change(&mut self, spec: InstanceSpec) {
@@ -227,12 +287,14 @@ impl Keeper {
             InstanceState::Starting { .. }
             | InstanceState::NotReady { .. }
             | InstanceState::Backoff { .. }
+            | InstanceState::Waiting { .. }
             | InstanceState::Stopped { .. } => false,
         };
         let stays = same || (serves && !spec.replace);
         self.instance.set_rules(rules(&spec));
         self.spec = spec;
-        self.step(if stays { Event::Wanted } else { Event::Replaced });
+        let wanted = self.wanted();
+        self.step(if stays || self.instance.is_held() { wanted } else { Event::Replaced });
     }
 
     fn step(&mut self, event: Event) {
@@ -250,25 +312,25 @@ impl Keeper {
             Action::Start => {
                 self.starts += 1;
                 self.launched = Some(self.spec.launch_digest());
-                let (spec, registry, key) = (self.spec.clone(), self.registry.clone(), self.key());
-                let swept = self.swept.take();
+                let (start, registry) = (self.launch(), self.registry.clone());
+                let (swept, left) = (self.swept.take(), self.memory.take());
                 self.starting = Some(Box::pin(async move {
                     if let Some(swept) = swept {
                         // An error means that its thread died: then nothing was left to wait for.
                         let _ = swept.await;
                     }
-                    start(spec, registry, key).await
+                    if let Some(group) = left {
+                        group.remove();
+                    }
+                    launch(start, registry).await
                 }));
             }
-            Action::Check => {
-                let (health, target) = (self.spec.health.clone(), target(&self.spec));
-                self.checking =
-                    Some(Box::pin(
-                        async move { health::check(&health.probe, &target, health.timeout).await },
-                    ));
+            Action::Check => self.checking = Some(self.question(&self.spec.health)),
+            Action::CheckReady => {
+                self.asking = self.spec.ready.as_ref().map(|ready| self.question(ready));
             }
             Action::Terminate => {
-                self.checking = None;
+                (self.checking, self.asking) = (None, None);
                 if let Some(process) = &self.process {
                     // An error means that it has ended, which is seen next.
                     let _ = process.signal(Signal::TERM);
@@ -280,7 +342,7 @@ impl Keeper {
                 }
             }
             Action::Sweep => {
-                self.checking = None;
+                (self.checking, self.asking) = (None, None);
                 self.swept = self.ended.take().map(|process| process.kill_session());
             }
         }
@@ -297,7 +359,18 @@ impl Keeper {
             let since = before.filter(same).map_or_else(clock::now, |status| status.since);
             let (service, address) = (self.spec.service.clone(), self.spec.address);
             let (outdated, starts) = (self.is_outdated(), self.starts);
-            let after = InstanceStatus { service, address, state, since, process, outdated, starts };
+            let (last_lines, unlimited) = (self.last_lines.clone(), self.unlimited.clone());
+            let after = InstanceStatus {
+                service,
+                address,
+                state,
+                since,
+                process,
+                outdated,
+                starts,
+                last_lines,
+                unlimited,
+            };
             if before == Some(&after) {
                 return false;
             }
@@ -326,6 +399,32 @@ impl Keeper {
         }));
     }
 
+    /// One question, to be waited for.
+    fn question(&self, health: &Health) -> Pin<Box<dyn Future<Output = Result<(), Wrong>> + Send>> {
+        let (health, target) = (health.clone(), target(&self.spec));
+        let process = self.process.as_ref().map(Process::id);
+        Box::pin(async move {
+            health::moves(process)?;
+            health::check(&health.probe, &target, health.timeout).await
+        })
+    }
+
+    fn launch(&self) -> Launch {
+        let grace = self.spec.stop_grace.as_millis() as u64;
+        Launch {
+            key: self.key(),
+            command: self.spec.command.clone(),
+            env: self.spec.env.clone(),
+            cwd: self.spec.cwd.clone(),
+            user: self.spec.user.clone(),
+            log: self.spec.log.clone(),
+            memory: self.spec.memory,
+            facts: [("launch", json!(self.spec.launch_digest())), ("stop_grace_ms", json!(grace))]
+                .map(|(name, fact)| (name.to_owned(), fact))
+                .into(),
+        }
+    }
+
     fn key(&self) -> String {
         format!("{KEY}{}", self.spec.id)
     }
@@ -336,12 +435,23 @@ fn log_change(id: &str, state: &InstanceState) {
 }
 
 fn rules(spec: &InstanceSpec) -> Rules {
-    let rise = match spec.health.probe {
+    let health = ask(&spec.health);
+    Rules {
+        rise: health.rise,
+        fall: health.fall,
+        interval: health.interval,
+        grace: spec.stop_grace,
+        restart_after: spec.health.restart_after,
+        ready: spec.ready.as_ref().map(ask),
+    }
+}
+
+fn ask(health: &Health) -> Ask {
+    let rise = match health.probe {
         Probe::Process => 0,
-        Probe::Http { .. } | Probe::Tcp | Probe::Command { .. } => spec.health.healthy_after.max(1),
+        Probe::Http { .. } | Probe::Tcp | Probe::Command { .. } => health.healthy_after.max(1),
     };
-    let fall = spec.health.unhealthy_after.max(1);
-    Rules { rise, fall, interval: spec.health.interval, grace: spec.stop_grace }
+    Ask { rise, fall: health.unhealthy_after.max(1), interval: health.interval }
 }
 
 fn target(spec: &InstanceSpec) -> Target {
@@ -360,56 +470,5 @@ async fn until(moment: Option<Moment>) {
     match moment {
         Some(moment) => tokio::time::sleep(clock::remaining(moment)).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Starts the process and records it.
-async fn start(spec: InstanceSpec, registry: Registry, key: String) -> io::Result<Process> {
-    let (program, args) =
-        spec.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
-    let (cwd, log, user) = (spec.cwd.clone(), spec.log.clone(), spec.user.clone());
-    let made = disposable::run("make directories", START_DEADLINE, move || {
-        make_directories(&cwd, &log, user.as_ref())
-    });
-    made.await.map_err(io::Error::other)??;
-    let detached = Spawn {
-        env: spec.env.clone().into_iter().collect(),
-        cwd: Some(spec.cwd.clone()),
-        user: spec.user.clone(),
-        log: Some(spec.log.clone()),
-        mark: Some(registry.mark(&key)),
-        ..Spawn::new(program, args.iter().cloned())
-    };
-    let process = spawn(detached, START_DEADLINE).await?;
-    let facts =
-        json!({ "launch": spec.launch_digest(), "stop_grace_ms": spec.stop_grace.as_millis() as u64 });
-    let id = process.id();
-    let recorded =
-        disposable::run("registry", RECORD_DEADLINE, move || registry.record(&key, id, facts)).await;
-    match recorded {
-        Ok(Ok(())) => {}
-        // It runs, and is found again by its mark.
-        Ok(Err(error)) => tracing::warn!(instance = spec.id, %error, "its process could not be recorded"),
-        Err(error) => tracing::warn!(instance = spec.id, %error, "its process could not be recorded"),
-    }
-    Ok(process)
-}
-
-fn make_directories(cwd: &Path, log: &Path, user: Option<&OsUser>) -> io::Result<()> {
-    if !cwd.exists() {
-        std::fs::create_dir_all(cwd)?;
-        if let Some(user) = user.filter(|_| rustix::process::geteuid().is_root()) {
-            std::os::unix::fs::chown(cwd, Some(user.uid), Some(user.gid))?;
-        }
-    }
-    log.parent().map_or(Ok(()), std::fs::create_dir_all)
-}
-
-pub(super) async fn forget(registry: Registry, key: String) {
-    let text = key.clone();
-    let forgotten = disposable::run("registry", RECORD_DEADLINE, move || registry.forget(&key)).await;
-    if !matches!(forgotten, Ok(Ok(()))) {
-        // Harmless: the process is gone, and a record of a process that is gone is ignored.
-        tracing::warn!(key = text, "the record of an ended process could not be removed");
     }
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 use model::time::Moment;
 
 use super::InstanceState;
+use super::health::Wrong;
+use watch::{Ending, Health, Lifeless, Watch};
+
+mod watch;
 
 /// Wait before the second start; doubles with every quick end.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -29,6 +33,27 @@ pub struct Rules {
     pub interval: Duration,
     /// Time from SIGTERM to SIGKILL.
     pub grace: Duration,
+    /// An instance that was healthy and has not lived for this long is replaced.
+    pub restart_after: Duration,
+    /// How readiness is asked for where it is apart from health.
+    pub ready: Option<Ask>,
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Good answers in a row that count; 0 when running is good enough.
+    pub rise: u32,
+    /// Bad answers in a row that count.
+    pub fall: u32,
+    /// Time between two questions.
+    pub interval: Duration,
+}
+
+impl Rules {
+    fn health(self) -> Ask {
+        Ask { rise: self.rise, fall: self.fall, interval: self.interval }
+    }
 }
 
 /// What happened.
@@ -36,6 +61,8 @@ pub struct Rules {
 pub enum Event {
     /// It shall run.
     Wanted,
+    /// It shall run once what it waits for is there; what runs already runs on.
+    Held(String),
     /// It shall not run.
     Unwanted,
     /// It shall run with another command: end it and start it again.
@@ -51,7 +78,11 @@ pub enum Event {
     /// The check that [`Action::Check`] asked for ended well.
     CheckGood,
     /// It did not.
-    CheckBad(String),
+    CheckBad(Wrong),
+    /// The question that [`Action::CheckReady`] asked for was answered well.
+    ReadyGood,
+    /// It was not.
+    ReadyBad(String),
     /// [`Instance::wake_at`] is reached (or passed).
     Woken,
 }
@@ -63,6 +94,8 @@ pub enum Action {
     Start,
     /// Ask it for its health; answered by [`Event::CheckGood`] or [`Event::CheckBad`].
     Check,
+    /// Ask it whether it may take requests; answered by [`Event::ReadyGood`] or [`Event::ReadyBad`].
+    CheckReady,
     /// Ask it to end (SIGTERM).
     Terminate,
     /// End it with all it started (SIGKILL).
@@ -74,33 +107,30 @@ pub enum Action {
 /// Where in its life an instance is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    Stopped { last_exit: Option<String> },
+    Stopped {
+        last_exit: Option<String>,
+    },
+    /// Waits for something before its first start.
+    Held {
+        because: String,
+    },
     Starting,
-    Running { since: Moment, health: Health, check: Check },
-    Backoff { until: Moment, last_exit: String },
-    Stopping { kill_at: Option<Moment>, again: bool },
-}
-
-/// What the checks of a running instance said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Health {
-    /// Never healthy yet; `good` checks in a row.
-    New { good: u32, because: Option<String> },
-    /// Healthy; `bad` checks in a row.
-    Good { bad: u32 },
-    /// Was healthy; `good` checks in a row.
-    Bad { good: u32, because: String },
-}
-
-/// When the next check is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Check {
-    /// At this moment.
-    Due(Moment),
-    /// One is under way, asked for at this moment.
-    UnderWay(Moment),
-    /// Running is good enough.
-    Never,
+    Running {
+        since: Moment,
+        health: Watch,
+        ready: Option<Watch>,
+        lifeless: Option<Lifeless>,
+    },
+    Backoff {
+        until: Moment,
+        last_exit: String,
+    },
+    /// `cause` when it is ended because it did not live.
+    Stopping {
+        kill_at: Option<Moment>,
+        again: bool,
+        cause: Option<String>,
+    },
 }
 
 /// One instance.
@@ -120,16 +150,23 @@ impl Instance {
     /// Treats it by other rules from now on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        if let Phase::Running { ready, .. } = &mut self.phase {
+            // A question that is new is due at once.
+            let asked = |ask| ready.take().unwrap_or_else(|| Watch::adopted(ask, Moment::default()));
+            *ready = rules.ready.map(asked);
+        }
     }
 
     /// When [`Event::Woken`] is due.
     pub fn wake_at(&self) -> Option<Moment> {
         match &self.phase {
-            Phase::Running { check: Check::Due(at), .. } | Phase::Backoff { until: at, .. } => Some(*at),
+            Phase::Running { health, ready, .. } => {
+                let ready = ready.as_ref().and_then(Watch::due_at);
+                health.due_at().into_iter().chain(ready).min()
+            }
+            Phase::Backoff { until: at, .. } => Some(*at),
             Phase::Stopping { kill_at, .. } => *kill_at,
-            Phase::Running { check: Check::UnderWay(_) | Check::Never, .. }
-            | Phase::Stopped { .. }
-            | Phase::Starting => None,
+            Phase::Stopped { .. } | Phase::Held { .. } | Phase::Starting => None,
         }
     }
 
@@ -137,8 +174,17 @@ impl Instance {
     pub fn is_stopped(&self) -> bool {
         match &self.phase {
             Phase::Stopped { .. } => true,
-            Phase::Starting | Phase::Running { .. } | Phase::Backoff { .. } | Phase::Stopping { .. } => false,
+            Phase::Held { .. }
+            | Phase::Starting
+            | Phase::Running { .. }
+            | Phase::Backoff { .. }
+            | Phase::Stopping { .. } => false,
         }
+    }
+
+    /// Whether it waits for something before its first start.
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Held { .. })
     }
 
     /// What people are told.
@@ -147,17 +193,15 @@ impl Instance {
         match &self.phase {
             Phase::Stopped { last_exit } => InstanceState::Stopped { last_exit: last_exit.clone() },
             Phase::Starting => InstanceState::Starting { crashes, because: None },
-            Phase::Running { health: Health::New { because, .. }, .. } => {
-                InstanceState::Starting { crashes, because: because.clone() }
-            }
-            Phase::Running { health: Health::Good { .. }, .. } => InstanceState::Ready,
-            Phase::Running { health: Health::Bad { because, .. }, .. } => {
-                InstanceState::NotReady { because: because.clone() }
-            }
+            Phase::Running { health, ready, .. } => running(&health.health, ready.as_ref(), crashes),
+            Phase::Held { because } => InstanceState::Waiting { because: because.clone() },
             Phase::Backoff { until, last_exit } => {
                 InstanceState::Backoff { until: *until, last_exit: last_exit.clone(), crashes }
             }
-            Phase::Stopping { .. } => InstanceState::Stopping,
+            Phase::Stopping { cause: Some(cause), .. } => {
+                InstanceState::NotReady { because: format!("{cause}; it is being replaced") }
+            }
+            Phase::Stopping { cause: None, .. } => InstanceState::Stopping,
         }
     }
 
@@ -166,6 +210,7 @@ impl Instance {
     pub fn step(mut self, event: Event, now: Moment) -> (Self, Vec<Action>) {
         let actions = match event {
             Event::Wanted => self.wanted(),
+            Event::Held(because) => self.held(because),
             Event::Unwanted => self.unwanted(now),
             Event::Replaced => self.replaced(now),
             Event::Adopted => self.adopted(now),
@@ -173,7 +218,9 @@ impl Instance {
             Event::StartFailed(because) => self.start_failed(because, now),
             Event::Exited(exit) => self.exited(exit, now),
             Event::CheckGood => self.checked(Ok(()), now),
-            Event::CheckBad(because) => self.checked(Err(because), now),
+            Event::CheckBad(wrong) => self.checked(Err(wrong), now),
+            Event::ReadyGood => self.readied(Ok(()), now),
+            Event::ReadyBad(because) => self.readied(Err(because), now),
             Event::Woken => self.woken(now),
         };
         (self, actions)
@@ -181,7 +228,7 @@ impl Instance {
 
     fn wanted(&mut self) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Stopped { .. } => self.start(),
+            Phase::Stopped { .. } | Phase::Held { .. } => self.start(),
             Phase::Stopping { again, .. } => {
                 *again = true;
                 Vec::new()
@@ -190,21 +237,38 @@ impl Instance {
         }
     }
 
+    /// Only a first start is held up: what has run is not stopped, and starts again after a crash.
+    fn held(&mut self, because: String) -> Vec<Action> {
+        match &self.phase {
+            Phase::Stopped { .. } | Phase::Held { .. } => {
+                self.phase = Phase::Held { because };
+                Vec::new()
+            }
+            Phase::Stopping { .. } | Phase::Starting | Phase::Running { .. } | Phase::Backoff { .. } => {
+                self.wanted()
+            }
+        }
+    }
+
     fn unwanted(&mut self, now: Moment) -> Vec<Action> {
         match &mut self.phase {
             Phase::Stopped { .. } => Vec::new(),
+            Phase::Held { .. } => {
+                self.phase = Phase::Stopped { last_exit: None };
+                Vec::new()
+            }
             Phase::Backoff { last_exit, .. } => {
                 self.phase = Phase::Stopped { last_exit: Some(last_exit.clone()) };
                 Vec::new()
             }
             Phase::Starting => {
                 // There is no process to signal yet: it is told when its start is answered.
-                self.phase = Phase::Stopping { kill_at: None, again: false };
+                self.phase = Phase::Stopping { kill_at: None, again: false, cause: None };
                 Vec::new()
             }
-            Phase::Running { .. } => self.terminate(false, now),
-            Phase::Stopping { again, .. } => {
-                *again = false;
+            Phase::Running { .. } => self.terminate(false, None, now),
+            Phase::Stopping { again, cause, .. } => {
+                (*again, *cause) = (false, None);
                 Vec::new()
             }
         }
@@ -214,14 +278,15 @@ impl Instance {
         // A new command deserves a fresh start, whatever the old one did.
         self.crashes = 0;
         match &mut self.phase {
+            Phase::Held { .. } => Vec::new(),
             Phase::Stopped { .. } | Phase::Backoff { .. } => self.start(),
             Phase::Starting => {
-                self.phase = Phase::Stopping { kill_at: None, again: true };
+                self.phase = Phase::Stopping { kill_at: None, again: true, cause: None };
                 Vec::new()
             }
-            Phase::Running { .. } => self.terminate(true, now),
-            Phase::Stopping { again, .. } => {
-                *again = true;
+            Phase::Running { .. } => self.terminate(true, None, now),
+            Phase::Stopping { again, cause, .. } => {
+                (*again, *cause) = (true, None);
                 Vec::new()
             }
         }
@@ -230,35 +295,34 @@ impl Instance {
     /// An adopted instance served before the agent's restart: it counts as healthy until the check that is due at once says
     /// otherwise, so that the restart takes no traffic away from it.
     fn adopted(&mut self, now: Moment) -> Vec<Action> {
-        let bad = self.rules.fall.saturating_sub(1);
-        let check = if self.rules.rise == 0 { Check::Never } else { Check::Due(now) };
-        self.phase = Phase::Running { since: now, health: Health::Good { bad }, check };
+        let health = Watch::adopted(self.rules.health(), now);
+        let ready = self.rules.ready.map(|ask| Watch::adopted(ask, now));
+        self.phase = Phase::Running { since: now, health, ready, lifeless: None };
         Vec::new()
     }
 
     fn started(&mut self, now: Moment) -> Vec<Action> {
         match &self.phase {
             Phase::Starting => {
-                self.phase = if self.rules.rise == 0 {
-                    Phase::Running { since: now, health: Health::Good { bad: 0 }, check: Check::Never }
-                } else {
-                    let health = Health::New { good: 0, because: None };
-                    Phase::Running { since: now, health, check: Check::Due(now) }
-                };
+                let health = Watch::new(self.rules.health(), now);
+                let ready = self.rules.ready.map(|ask| Watch::new(ask, now));
+                self.phase = Phase::Running { since: now, health, ready, lifeless: None };
                 Vec::new()
             }
             Phase::Stopping { again, .. } => {
                 let again = *again;
-                self.terminate(again, now)
+                self.terminate(again, None, now)
             }
-            Phase::Stopped { .. } | Phase::Running { .. } | Phase::Backoff { .. } => Vec::new(),
+            Phase::Stopped { .. } | Phase::Held { .. } | Phase::Running { .. } | Phase::Backoff { .. } => {
+                Vec::new()
+            }
         }
     }
 
     fn start_failed(&mut self, because: String, now: Moment) -> Vec<Action> {
         match &self.phase {
             Phase::Starting => {
-                self.back_off(because, now);
+                self.back_off(format!("could not be started: {because}"), now);
                 Vec::new()
             }
             Phase::Stopping { again: true, .. } => self.start(),
@@ -266,7 +330,9 @@ impl Instance {
                 self.phase = Phase::Stopped { last_exit: Some(because) };
                 Vec::new()
             }
-            Phase::Stopped { .. } | Phase::Running { .. } | Phase::Backoff { .. } => Vec::new(),
+            Phase::Stopped { .. } | Phase::Held { .. } | Phase::Running { .. } | Phase::Backoff { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -276,7 +342,11 @@ impl Instance {
                 if now.since(*since) >= STABLE_AFTER {
                     self.crashes = 0;
                 }
-                self.back_off(exit, now);
+                self.back_off(format!("ended with {exit}"), now);
+                vec![Action::Sweep]
+            }
+            Phase::Stopping { again: true, cause: Some(cause), .. } => {
+                self.back_off(format!("was ended because it did not live: {cause}"), now);
                 vec![Action::Sweep]
             }
             Phase::Stopping { again: true, .. } => {
@@ -287,40 +357,49 @@ impl Instance {
                 self.phase = Phase::Stopped { last_exit: Some(exit) };
                 vec![Action::Sweep]
             }
-            Phase::Stopped { .. } | Phase::Starting | Phase::Backoff { .. } => Vec::new(),
+            Phase::Stopped { .. } | Phase::Held { .. } | Phase::Starting | Phase::Backoff { .. } => {
+                Vec::new()
+            }
         }
     }
 
-    fn checked(&mut self, result: Result<(), String>, now: Moment) -> Vec<Action> {
-        let rules = self.rules;
-        match &mut self.phase {
-            Phase::Running { health, check: check @ Check::UnderWay(_), .. } => {
-                let asked = match *check {
-                    Check::UnderWay(asked) => asked,
-                    Check::Due(_) | Check::Never => now,
-                };
-                health.take(result, rules);
-                let pause = match health {
-                    Health::New { .. } => rules.interval.min(FIRST_CHECKS_EVERY),
-                    Health::Good { .. } | Health::Bad { .. } => rules.interval,
-                };
-                // A slow answer does not make the next question wait longer.
-                *check = Check::Due((asked + pause).max(now));
-                Vec::new()
-            }
-            Phase::Running { check: Check::Due(_) | Check::Never, .. }
-            | Phase::Stopped { .. }
-            | Phase::Starting
-            | Phase::Backoff { .. }
-            | Phase::Stopping { .. } => Vec::new(),
+    fn checked(&mut self, result: Result<(), Wrong>, now: Moment) -> Vec<Action> {
+        let (rules, strict) = (self.rules, self.rules.ready.is_some());
+        let Phase::Running { since, health, lifeless, .. } = &mut self.phase else { return Vec::new() };
+        let said = result.clone().map_err(|wrong| wrong.to_string());
+        if !health.answered(said, rules.health(), now) {
+            return Vec::new();
         }
+        *lifeless = Lifeless::after(*lifeless, &result, strict, now);
+        let frozen = matches!(result, Err(Wrong::Frozen(_)));
+        let over = lifeless.filter(|_| health.is_bad() || frozen);
+        let Some(ending) = over.and_then(|lifeless| lifeless.is_over(rules.restart_after, now)) else {
+            return Vec::new();
+        };
+        if now.since(*since) >= STABLE_AFTER {
+            self.crashes = 0;
+        }
+        let cause = result.err().map(|wrong| wrong.to_string());
+        let terminate = self.terminate(true, cause, now);
+        match ending {
+            Ending::Terminate => terminate,
+            Ending::Kill => vec![Action::Kill],
+        }
+    }
+
+    fn readied(&mut self, result: Result<(), String>, now: Moment) -> Vec<Action> {
+        if let (Phase::Running { ready: Some(ready), .. }, Some(ask)) = (&mut self.phase, self.rules.ready) {
+            ready.answered(result, ask, now);
+        }
+        Vec::new()
     }
 
     fn woken(&mut self, now: Moment) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Running { check: check @ Check::Due(_), .. } if is_due(*check, now) => {
-                *check = Check::UnderWay(now);
-                vec![Action::Check]
+            Phase::Running { health, ready, .. } => {
+                let (check, asks) = (health.ask(now), ready.as_mut().is_some_and(|ready| ready.ask(now)));
+                let check = check.then_some(Action::Check);
+                check.into_iter().chain(asks.then_some(Action::CheckReady)).collect()
             }
             Phase::Backoff { until, .. } if now >= *until => self.start(),
             Phase::Stopping { kill_at, .. } if kill_at.is_some_and(|at| now >= at) => {
@@ -329,10 +408,10 @@ impl Instance {
                 *kill_at = Some(now + self.rules.grace.max(Duration::from_secs(1)));
                 vec![Action::Kill]
             }
-            Phase::Running { .. }
-            | Phase::Backoff { .. }
+            Phase::Backoff { .. }
             | Phase::Stopping { .. }
             | Phase::Stopped { .. }
+            | Phase::Held { .. }
             | Phase::Starting => Vec::new(),
         }
     }
@@ -342,8 +421,8 @@ impl Instance {
         vec![Action::Start]
     }
 
-    fn terminate(&mut self, again: bool, now: Moment) -> Vec<Action> {
-        self.phase = Phase::Stopping { kill_at: Some(now + self.rules.grace), again };
+    fn terminate(&mut self, again: bool, cause: Option<String>, now: Moment) -> Vec<Action> {
+        self.phase = Phase::Stopping { kill_at: Some(now + self.rules.grace), again, cause };
         vec![Action::Terminate]
     }
 
@@ -355,26 +434,18 @@ impl Instance {
     }
 }
 
-impl Health {
-    fn take(&mut self, result: Result<(), String>, rules: Rules) {
-        *self = match (&*self, result) {
-            (Self::New { good, .. }, Ok(())) if good + 1 >= rules.rise => Self::Good { bad: 0 },
-            (Self::New { good, because }, Ok(())) => Self::New { good: good + 1, because: because.clone() },
-            (Self::New { .. }, Err(because)) => Self::New { good: 0, because: Some(because) },
-            (Self::Good { .. }, Ok(())) => Self::Good { bad: 0 },
-            (Self::Good { bad }, Err(because)) if bad + 1 >= rules.fall => Self::Bad { good: 0, because },
-            (Self::Good { bad }, Err(_)) => Self::Good { bad: bad + 1 },
-            (Self::Bad { good, .. }, Ok(())) if good + 1 >= rules.rise => Self::Good { bad: 0 },
-            (Self::Bad { good, because }, Ok(())) => Self::Bad { good: good + 1, because: because.clone() },
-            (Self::Bad { .. }, Err(because)) => Self::Bad { good: 0, because },
-        };
-    }
-}
-
-fn is_due(check: Check, now: Moment) -> bool {
-    match check {
-        Check::Due(at) => now >= at,
-        Check::UnderWay(_) | Check::Never => false,
+/// The state of a running instance: it must be healthy, and ready where that is asked for apart.
+fn running(health: &Health, ready: Option<&Watch>, crashes: u32) -> InstanceState {
+    match (health, ready.map(|ready| &ready.health)) {
+        (Health::New { because, .. }, _) => InstanceState::Starting { crashes, because: because.clone() },
+        (Health::Bad { because, .. }, _) => InstanceState::NotReady { because: because.clone() },
+        (Health::Good { .. }, Some(Health::New { because, .. })) => {
+            InstanceState::Starting { crashes, because: because.clone() }
+        }
+        (Health::Good { .. }, Some(Health::Bad { because, .. })) => {
+            InstanceState::NotReady { because: because.clone() }
+        }
+        (Health::Good { .. }, Some(Health::Good { .. }) | None) => InstanceState::Ready,
     }
 }
 

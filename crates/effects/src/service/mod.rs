@@ -44,6 +44,12 @@ pub struct InstanceSpec {
     pub address: SocketAddr,
     /// How a working instance is told from a broken one.
     pub health: Health,
+    /// How one that may take requests is told from one that may not; `None`: `health` says both.
+    pub ready: Option<Health>,
+    /// The most memory that it may use with all it starts, in bytes.
+    pub memory: Option<u64>,
+    /// What its first start waits for, in a few words.
+    pub hold: Option<String>,
     /// How long it may take to end after SIGTERM before SIGKILL.
     pub stop_grace: Duration,
     /// File that takes both its output streams, see [`logs::path`].
@@ -62,6 +68,10 @@ impl InstanceSpec {
     pub fn launch_digest(&self) -> u64 {
         let user = self.user.as_ref().map(|user| user.uid);
         let mut text = format!("{:?}", (&self.command, &self.env, &self.cwd, user, self.address));
+        // Without a limit the number is that of versions that knew none.
+        if let Some(bytes) = self.memory {
+            text += &format!("memory {bytes}");
+        }
         for part in self.dispensable.iter().filter(|part| !part.is_empty()) {
             text = text.replace(part, "");
         }
@@ -75,6 +85,11 @@ impl InstanceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum InstanceState {
+    /// Waits for something before its first start.
+    Waiting {
+        /// For what.
+        because: String,
+    },
     /// Being started, or started and not yet healthy for the first time.
     Starting {
         /// How often in a row it ended soon after its start.
@@ -93,7 +108,7 @@ pub enum InstanceState {
     Backoff {
         /// When that is.
         until: Moment,
-        /// How it ended.
+        /// How it ended, e.g. `ended with exit code 1`.
         last_exit: String,
         /// How often in a row it ended soon after its start.
         crashes: u32,
@@ -117,7 +132,7 @@ impl InstanceState {
             Self::Ready => InstanceRouteState::Ready,
             Self::Starting { .. } | Self::NotReady { .. } => InstanceRouteState::NotReady,
             Self::Stopping => InstanceRouteState::Draining,
-            Self::Backoff { .. } | Self::Stopped { .. } => InstanceRouteState::Gone,
+            Self::Waiting { .. } | Self::Backoff { .. } | Self::Stopped { .. } => InstanceRouteState::Gone,
         }
     }
 
@@ -125,7 +140,11 @@ impl InstanceState {
     pub fn is_crash_loop(&self) -> bool {
         match self {
             Self::Starting { crashes, .. } | Self::Backoff { crashes, .. } => *crashes >= CRASH_LOOP,
-            Self::Ready | Self::NotReady { .. } | Self::Stopping | Self::Stopped { .. } => false,
+            Self::Waiting { .. }
+            | Self::Ready
+            | Self::NotReady { .. }
+            | Self::Stopping
+            | Self::Stopped { .. } => false,
         }
     }
 }
@@ -133,6 +152,7 @@ impl InstanceState {
 impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Waiting { because } => write!(f, "waits for {because}"),
             Self::Starting { crashes: 0, because: None } => f.write_str("starting"),
             Self::Starting { crashes: 0, because: Some(because) } => write!(f, "starting: {because}"),
             Self::Starting { crashes, because: _ } => {
@@ -141,7 +161,7 @@ impl fmt::Display for InstanceState {
             Self::Ready => f.write_str("ready"),
             Self::NotReady { because } => write!(f, "not ready: {because}"),
             Self::Backoff { last_exit, crashes, .. } => {
-                write!(f, "ended with {last_exit}, waits for its next start ({})", in_a_row(*crashes))
+                write!(f, "{last_exit}, waits for its next start ({})", in_a_row(*crashes))
             }
             Self::Stopping => f.write_str("stopping"),
             Self::Stopped { last_exit: None } => f.write_str("stopped"),
@@ -171,4 +191,8 @@ pub struct InstanceStatus {
     pub outdated: bool,
     /// How often it was started since the agent knows it, the first time included; 0 for an adopted one.
     pub starts: u32,
+    /// What it printed last before it ended by itself the last time.
+    pub last_lines: Vec<String>,
+    /// Why its memory is not limited although it should be.
+    pub unlimited: Option<String>,
 }

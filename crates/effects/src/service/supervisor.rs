@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::keeper::{KEY, Keeper, Order, RECORD_DEADLINE, forget};
+use super::keeper::{KEY, Keeper, Order};
 use super::logs::Limits;
 use super::{InstanceSpec, InstanceStatus};
 use crate::disposable;
-use crate::process::{Found, Registry, Signal};
+use crate::process::{Found, RECORD_DEADLINE, Registry, Signal, forget, group_of};
 
 /// All instances of one node by id.
 pub type States = BTreeMap<String, InstanceStatus>;
@@ -160,7 +160,10 @@ async fn stop_leftover(registry: Registry, found: Found) {
             process.exited().await;
         }
         // What it left behind.
-        drop(process.kill_session());
+        let _ = process.kill_session().await;
+    }
+    if let Some(group) = group_of(&found.record.facts) {
+        group.remove();
     }
     forget(registry, found.key).await;
 }

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod gate;
+mod jobs;
 mod namespace;
 mod node;
 mod postgres;
 mod processes;
 mod roles;
 mod services;
+mod supervision;

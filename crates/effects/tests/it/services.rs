@@ -19,26 +19,26 @@ use tokio::sync::watch;
 use crate::roles;
 
 /// A directory of one agent; ends whatever was started from it when dropped.
-struct Root {
+pub(crate) struct Root {
     directory: tempfile::TempDir,
 }
 
 impl Root {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// What an agent does at its start.
-    fn supervisor(&self) -> Supervisor {
+    pub(crate) fn supervisor(&self) -> Supervisor {
         Supervisor::new(Registry::open(&self.path("processes")).unwrap(), Limits::default())
     }
 
     /// An instance of the web server on a port of its own.
-    fn web(&self, id: &str) -> InstanceSpec {
+    pub(crate) fn web(&self, id: &str) -> InstanceSpec {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let env = BTreeMap::from([
@@ -60,7 +60,11 @@ impl Root {
                 timeout: Duration::from_millis(500),
                 healthy_after: 1,
                 unhealthy_after: 2,
+                restart_after: Duration::from_secs(10),
             },
+            ready: None,
+            memory: None,
+            hold: None,
             stop_grace: Duration::from_secs(5),
             log: logs::path(&self.path("log"), &"web".into(), id),
             dispensable: vec![],
@@ -69,7 +73,7 @@ impl Root {
     }
 
     /// An instance that runs a shell script and is ready when it runs.
-    fn script(&self, id: &str, script: &str) -> InstanceSpec {
+    pub(crate) fn script(&self, id: &str, script: &str) -> InstanceSpec {
         let mut spec = self.web(id);
         spec.command = ["/bin/sh", "-c", script].map(str::to_owned).into();
         spec.health.probe = Probe::Process;
@@ -92,7 +96,7 @@ impl Drop for Root {
 }
 
 /// Waits until `id` fulfils `wanted`.
-async fn until(
+pub(crate) async fn until(
     states: &mut watch::Receiver<States>,
     id: &str,
     wanted: impl Fn(&InstanceStatus) -> bool,
@@ -104,11 +108,11 @@ async fn until(
     seen.unwrap_or_else(|_| panic!("{id} never came there")).unwrap()
 }
 
-fn is_ready(status: &InstanceStatus) -> bool {
+pub(crate) fn is_ready(status: &InstanceStatus) -> bool {
     status.state == InstanceState::Ready
 }
 
-fn is_running(id: ProcessId) -> bool {
+pub(crate) fn is_running(id: ProcessId) -> bool {
     facts_of(id.pid).is_some_and(|facts| facts.id == id && !facts.is_dead())
 }
 
@@ -231,6 +235,8 @@ async fn a_crash_loop_backs_off_and_is_visible() {
         looping.state.to_string().starts_with("ended with exit code 3, waits for its next start (5 crashes")
     );
     assert_eq!(looping.starts, CRASH_LOOP);
+    let told = until(&mut states, "web-1", |status| !status.last_lines.is_empty()).await;
+    assert_eq!(told.last_lines.last().map(String::as_str), Some("about to fail"));
     // 100 + 200 + 400 + 800 ms of waiting.
     assert!((1500..4000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
     assert_eq!(root.log("web-1"), "about to fail\n".repeat(5));

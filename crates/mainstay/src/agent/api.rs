@@ -30,6 +30,9 @@ const LEADER_TRIES: u32 = 20;
 const COMMIT_TRIES: u32 = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What helps when the coordination does not answer.
+pub(super) const MAJORITY_HINT: &str = "try again when a majority of the voters answers";
+
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on the unix socket, for ever.
@@ -169,6 +172,8 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
             Reply::refused("only a node asks for its certificate", "see `mainstay join`")
         }
         Request::Dsn { route } => dsn(shared, &route).await,
+        Request::Jobs => super::jobs::summaries(shared).await,
+        Request::RunJob { job } => super::jobs::ask_for(shared, &job).await,
         Request::Restart { subject } => restart(shared, &subject).await,
         Request::Logs { subject, lines } => super::instances::logs(shared, &subject, lines).await,
     }
@@ -270,7 +275,7 @@ async fn pause(shared: &Shared, reason: Option<&str>) -> Reply {
             }
             None => "the automation is resumed".to_owned(),
         }),
-        Err(error) => Reply::refused(error.to_string(), "try again when a majority of the voters answers"),
+        Err(error) => Reply::refused(error.to_string(), MAJORITY_HINT),
     }
 }
 
@@ -280,7 +285,7 @@ async fn apply(shared: &Shared, system: System, replaces: u64) -> Reply {
         Ok(Some((record, revision))) => (record.generation, revision),
         Ok(None) => (0, Revision(0)),
         Err(error) => {
-            return Reply::refused(error.to_string(), "try again when a majority of the voters answers");
+            return Reply::refused(error.to_string(), MAJORITY_HINT);
         }
     };
     if generation != replaces {

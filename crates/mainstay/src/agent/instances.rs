@@ -9,9 +9,9 @@ use decide::agent::Input;
 use decide::placement::Placement;
 use effects::process::{OsUser, Registry};
 use effects::service::logs::{self, Limits};
-use effects::service::{InstanceSpec, States, Supervisor};
+use effects::service::{InstanceSpec, InstanceState, InstanceStatus, States, Supervisor};
 use model::routes::InstanceEndpoint;
-use model::status::ServicesState;
+use model::status::{InstanceNote, ServicesState};
 use model::system::placeholder::{RoutePlace, Surroundings, expand};
 use model::system::{RouteTarget, Service, System};
 use model::{NodeName, RouteName, ServiceName, SiteName};
@@ -106,7 +106,8 @@ async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedRece
         };
         match specs(&shared, placement, generation).await {
             Ok(specs) => {
-                due = false;
+                // What waits for others is looked at again and again.
+                due = specs.iter().any(|spec| spec.hold.is_some());
                 start(&mut supervisor, specs, std::mem::take(&mut first)).await;
                 if !told {
                     // Nothing is told before it is known what runs already: proxies would drop instances that serve.
@@ -140,7 +141,8 @@ async fn tell(shared: Shared, mut states: watch::Receiver<States>, mut compared:
         let now = states.borrow_and_update().clone();
         let outdated = now.iter().filter(|(_, status)| status.outdated).map(|(id, _)| id.clone()).collect();
         shared.inputs.send(Input::Instances(endpoints(&shared, &now)));
-        shared.inputs.send(Input::Services(ServicesState { generation, outdated }));
+        let notes = now.iter().filter_map(|(id, status)| Some((id.clone(), note(status)?))).collect();
+        shared.inputs.send(Input::Services(ServicesState { generation, outdated, notes }));
         let gone = tokio::select! {
             changed = states.changed() => changed.is_err(),
             changed = compared.changed() => changed.is_err(),
@@ -151,10 +153,21 @@ async fn tell(shared: Shared, mut states: watch::Receiver<States>, mut compared:
     }
 }
 
+/// What people are told of an instance that is not simply ready.
+fn note(status: &InstanceStatus) -> Option<InstanceNote> {
+    let is_ready = status.state == InstanceState::Ready;
+    (!is_ready || status.unlimited.is_some()).then(|| InstanceNote {
+        state: status.state.to_string(),
+        crash_loop: status.state.is_crash_loop(),
+        last_lines: if is_ready { vec![] } else { status.last_lines.clone() },
+        unlimited: status.unlimited.clone(),
+    })
+}
+
 fn endpoints(shared: &Shared, states: &States) -> Vec<InstanceEndpoint> {
     let site =
         shared.system.borrow().site_of(&shared.me).cloned().unwrap_or_else(|| SiteName::new("unknown"));
-    let endpoint = |(id, status): (&String, &effects::service::InstanceStatus)| InstanceEndpoint {
+    let endpoint = |(id, status): (&String, &InstanceStatus)| InstanceEndpoint {
         id: id.clone(),
         node: shared.me.clone(),
         site: site.clone(),
@@ -171,6 +184,7 @@ async fn specs(shared: &Shared, placement: &Placement, generation: u64) -> Resul
     let mut specs = vec![];
     for (name, service) in &system.services {
         let placed = placement.get(name).into_iter().flatten();
+        let hold = hold(shared, service).await;
         for (number, place) in placed.filter(|(_, place)| place.node == shared.me) {
             if routes.is_none() {
                 routes = Some(route_places(shared, &system).await?);
@@ -179,21 +193,31 @@ async fn specs(shared: &Shared, placement: &Placement, generation: u64) -> Resul
             let known = routes.as_ref().ok_or("no routes")?;
             let mut spec = spec(shared, &system, name, service, id, place.port, known)?;
             spec.replace = place.renew >= generation;
+            spec.hold = hold.clone();
             specs.push(spec);
         }
     }
     Ok(specs)
 }
 
+/// What the first start of a service's instances still waits for.
+async fn hold(shared: &Shared, service: &Service) -> Option<String> {
+    if service.after.is_empty() {
+        return None;
+    }
+    let overview = shared.inputs.ask(decide::agent::Agent::overview).await?;
+    decide::start_order::unmet(&service.after, &overview)
+}
+
 /// Where each route can be reached from this node.
-struct Known {
-    places: BTreeMap<RouteName, RoutePlace>,
+pub(super) struct Known {
+    pub(super) places: BTreeMap<RouteName, RoutePlace>,
     /// The parts of connection strings that name other nodes: an instance that lacks a new one works as well, so that
     /// none is replaced because a node has come or gone.
     other_nodes: Vec<String>,
 }
 
-async fn route_places(shared: &Shared, system: &System) -> Result<Known, String> {
+pub(super) async fn route_places(shared: &Shared, system: &System) -> Result<Known, String> {
     let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
     let (mut places, mut other_nodes) = (BTreeMap::new(), vec![]);
     for (name, route) in &system.routes {
@@ -243,11 +267,14 @@ fn spec(
         command,
         env,
         cwd,
-        user: user(service, &shared.me)?,
+        user: user(service.user.as_ref(), &shared.me)?,
         address: SocketAddr::new(own.address(), port),
         health: service.health.clone(),
         stop_grace: service.stop_grace,
         log: logs::path(&shared.places.root.join("log"), name, &id),
+        ready: service.ready.clone(),
+        memory: service.memory,
+        hold: None,
         dispensable: known.other_nodes.clone(),
         replace: false,
         id,
@@ -260,19 +287,20 @@ pub(crate) fn service_home(places: &Places, service: &ServiceName) -> PathBuf {
 }
 
 /// A program given as a relative path lies in the service's directory on the node.
-fn in_home(home: &Path, program: &str) -> String {
+pub(super) fn in_home(home: &Path, program: &str) -> String {
     match program.contains('/') && !program.starts_with('/') {
         true => home.join(program.trim_start_matches("./")).display().to_string(),
         false => program.to_owned(),
     }
 }
 
-fn user(service: &Service, node: &NodeName) -> Result<Option<OsUser>, String> {
+/// Whom a program runs as for which the file says `wanted`.
+pub(super) fn user(wanted: Option<&String>, node: &NodeName) -> Result<Option<OsUser>, String> {
     let own = OsUser::current().map_err(|error| error.to_string())?;
-    let name = match (&service.user, own.is_root()) {
+    let name = match (wanted, own.is_root()) {
         (Some(name), _) if *name == own.name => return Ok(None),
         (Some(name), true) => name.as_str(),
-        (Some(name), false) => return Err(format!("only root can run a service as {name}")),
+        (Some(name), false) => return Err(format!("only root can run a program as {name}")),
         (None, true) => NOBODY,
         (None, false) => return Ok(None),
     };
@@ -335,6 +363,7 @@ fn read_logs(directory: &Path, subject: &str, lines: usize) -> Result<Vec<String
             name == format!("{database}.log") || name == format!("postgres-{database}.log")
         }
         Some(("service", service)) => name.starts_with(&format!("{service}.")) && name.ends_with(".log"),
+        Some(("job", run)) => name == format!("{}.log", super::jobs::log_name(&run.replace('/', "."))),
         Some(("instance", instance)) => name.contains(&format!(".{instance}")) && name.ends_with(".log"),
         Some(_) => false,
     };

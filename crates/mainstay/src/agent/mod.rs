@@ -9,6 +9,7 @@ mod data_plane;
 mod gate;
 mod incarnation;
 mod instances;
+mod jobs;
 mod journal;
 mod member;
 mod mind;
@@ -110,12 +111,12 @@ impl Places {
 
     fn make(&self) -> Result<(), AgentError> {
         let failed = |doing, path| move |source| AgentError::File { doing, path, source };
-        for name in ["state", "run", "log", "databases", "services", "state/promises"] {
+        for name in ["state", "run", "log", "databases", "services", "jobs", "state/promises"] {
             let path = self.root.join(name);
             std::fs::create_dir_all(&path).map_err(failed("create", path))?;
         }
         // PostgreSQL's and services' users pass through these; what is secret inside has its own mode.
-        for name in ["", "state", "run", "databases", "services"] {
+        for name in ["", "state", "run", "databases", "services", "jobs"] {
             let path = self.root.join(name);
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(&path, open).map_err(failed("open", path))?;
@@ -203,6 +204,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     start_store(&shared, &system);
     tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
+    tokio::spawn(jobs::run(shared.clone(), incarnation));
     tokio::spawn(renewal::keep(shared.clone(), rpc.clone(), identity.clone()));
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed, generation).await;

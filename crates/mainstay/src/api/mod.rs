@@ -7,8 +7,9 @@ pub mod client;
 
 use decide::agent::Overview;
 use model::event::Event;
-use model::system::System;
-use model::{DatabaseName, NodeName, RouteName};
+use model::jobs::Run;
+use model::system::{JobSchedule, System};
+use model::{DatabaseName, JobName, NodeName, RouteName};
 use serde::{Deserialize, Serialize};
 
 /// What is asked.
@@ -85,6 +86,13 @@ pub enum Request {
         /// The certificate request (PKCS#10, PEM).
         request_pem: String,
     },
+    /// Every job with what is agreed on about it.
+    Jobs,
+    /// Let a job run once, now.
+    RunJob {
+        /// The job.
+        job: JobName,
+    },
     /// Ask another node's agent.
     On {
         /// The node.
@@ -120,12 +128,31 @@ pub enum Reply {
     Certificate(String),
     /// To [`Request::Dsn`].
     Dsn(String),
+    /// To [`Request::Jobs`].
+    Jobs(Vec<JobSummary>),
+    /// To [`Request::RunJob`]: the number of the run.
+    JobRun(u64),
     /// To [`Request::Logs`].
     Logs(Vec<String>),
     /// Done; one sentence says what.
     Done(String),
     /// Not done.
     Refused(Refused),
+}
+
+/// A job as the file describes it, with its runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobSummary {
+    /// Its name.
+    pub name: JobName,
+    /// When it is due; `None` when it runs on demand only, or is not in the file any more.
+    pub schedule: Option<JobSchedule>,
+    /// Whether the file in force describes it.
+    pub described: bool,
+    /// When it is due next, in seconds since the Unix epoch.
+    pub next: Option<i64>,
+    /// Its newest runs, oldest first.
+    pub runs: Vec<Run>,
 }
 
 /// Why something was not done.

@@ -93,6 +93,11 @@ impl Connection {
         self.lab.as_ref()
     }
 
+    /// The nodes whose agents can be asked from here.
+    pub(crate) fn nodes(&self) -> Vec<NodeName> {
+        self.sockets.keys().cloned().collect()
+    }
+
     /// Changes the lab on a thread of its own, and takes in what it is then.
     ///
     /// # Errors

@@ -130,6 +130,8 @@ async fn read(
             | Reply::System { .. }
             | Reply::Dsn(_)
             | Reply::Certificate(_)
+            | Reply::Jobs(_)
+            | Reply::JobRun(_)
             | Reply::Done(_) => {}
         }
     }

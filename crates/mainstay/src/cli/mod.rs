@@ -16,6 +16,7 @@ mod events;
 mod exit;
 mod failover;
 mod init;
+mod job;
 mod join;
 mod lab;
 mod lab_node;
@@ -77,6 +78,7 @@ enum Command {
     Events(events::Args),
     Why(why::Args),
     Logs(logs::Args),
+    Job(job::Args),
     Psql(psql::Args),
     Drill(drill::Args),
     Init(init::Args),
@@ -145,6 +147,7 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Events(args) => events::run(args, output).await,
         Command::Why(args) => why::run(args, output).await,
         Command::Logs(args) => logs::run(args, output).await,
+        Command::Job(args) => job::run(args, output).await,
         Command::Psql(args) => psql::run(args, output).await,
         Command::Drill(args) => drill::run(args, output).await,
         Command::Init(args) => init::run(args, output).await,

@@ -2,7 +2,7 @@
 
 use super::{command, mainstay};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "check",
     "up",
     "down",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 22] = [
     "events",
     "why",
     "logs",
+    "job",
     "psql",
     "drill",
     "lab",

@@ -5,6 +5,7 @@
 mod check;
 mod cli;
 mod histories;
+mod jobs;
 mod joining;
 mod parameters;
 mod system;

@@ -52,6 +52,7 @@ codes! {
     InvalidListen "invalid-listen" "A text that does not say where to listen.",
     InvalidPorts "invalid-ports" "A text that is not a range of ports, or a range too small.",
     InvalidSchedule "invalid-schedule" "A text that is not a schedule.",
+    InvalidSize "invalid-size" "A text that is not an amount of memory, or one that is too small.",
     InvalidUrl "invalid-url" "A text that is not an address of the kind its key takes.",
     InvalidUser "invalid-user" "A text that cannot be an operating system user here.",
     InvalidIdentifier "invalid-identifier" "A text that cannot be the name of a PostgreSQL database or role here.",
@@ -92,6 +93,7 @@ codes! {
     ImpossibleRpo "impossible-rpo" "A promised RPO that the durability of a database does not keep.",
     ImpossibleRto "impossible-rto" "A promised RTO that no fault can be repaired in.",
     ImpossibleAvailability "impossible-availability" "A promised availability that the nodes and sites cannot give.",
+    StartCycle "start-cycle" "Services of which each waits for the next to be ready before it starts.",
     RouteTarget "route-target" "A route that leads nowhere or to two places.",
     NoSuchRole "no-such-role" "A route to standbys of a database that has none.",
 }

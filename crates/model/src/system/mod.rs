@@ -8,6 +8,7 @@ pub mod coordination;
 pub mod database;
 pub mod difference;
 pub mod duration;
+pub mod job;
 mod nearest;
 pub mod node;
 pub mod objectives;
@@ -19,6 +20,7 @@ mod read;
 pub mod route;
 mod schema;
 pub mod service;
+pub mod size;
 pub mod traffic;
 mod validate;
 
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use coordination::{Coordination, Etcd};
 pub use database::{Database, Durability, Engine};
 pub use difference::{Change, Impact, difference};
+pub use job::{Job, JobSchedule};
 pub use node::{DEFAULT_AGENT_PORT, Node, Site};
 pub use objectives::{Availability, Objectives};
 pub use operations::{Alarms, Backup, Schedule, Weekday};
@@ -38,10 +41,10 @@ pub use placeholder::{RoutePlace, Surroundings, expand};
 pub use problem::{Code, Hint, Invalid, Label, Problem};
 pub use route::{Listen, Role, Route, RouteTarget};
 pub use schema::schema;
-pub use service::{Health, Placement, PortRange, Probe, Service};
+pub use service::{After, Health, Placement, PortRange, Probe, Service};
 pub use validate::{acknowledges_early, needs_restart, owned_parameter};
 
-use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName, SystemName};
+use crate::{DatabaseName, JobName, NodeName, RouteName, ServiceName, SiteName, SystemName};
 
 /// All that one system file describes, validated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,9 @@ pub struct System {
     pub databases: BTreeMap<DatabaseName, Database>,
     /// Stateless applications.
     pub services: BTreeMap<ServiceName, Service>,
+    /// Programs that run when they are due or asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<JobName, Job>,
     /// What clients connect to.
     pub routes: BTreeMap<RouteName, Route>,
     /// Who hears of trouble.
@@ -103,12 +109,16 @@ impl System {
                 Probe::Command { command } => command.first_mut(),
                 Probe::Http { .. } | Probe::Tcp | Probe::Process => None,
             };
-            for program in service.command.first_mut().into_iter().chain(probe) {
-                // A path that begins with a placeholder becomes absolute where the instance starts.
-                if program.contains('/') && !program.starts_with('{') {
-                    *program = folder.join(&*program).to_string_lossy().into_owned();
-                }
+            let ready = service.ready.as_mut().and_then(|ready| match &mut ready.probe {
+                Probe::Command { command } => command.first_mut(),
+                Probe::Http { .. } | Probe::Tcp | Probe::Process => None,
+            });
+            for program in service.command.first_mut().into_iter().chain(probe).chain(ready) {
+                resolve_program(program, folder);
             }
+        }
+        for program in self.jobs.values_mut().filter_map(|job| job.command.first_mut()) {
+            resolve_program(program, folder);
         }
         let etcd = match &mut self.coordination {
             Coordination::Etcd(etcd) => {
@@ -128,5 +138,13 @@ impl System {
         node: &'a NodeName,
     ) -> impl Iterator<Item = (&'a DatabaseName, &'a Database)> {
         self.databases.iter().filter(|(_, database)| database.members.contains(node))
+    }
+}
+
+/// Makes a program's relative path absolute.
+fn resolve_program(program: &mut String, folder: &Path) {
+    // A path that begins with a placeholder becomes absolute where the program starts.
+    if program.contains('/') && !program.starts_with('{') {
+        *program = folder.join(&*program).to_string_lossy().into_owned();
     }
 }

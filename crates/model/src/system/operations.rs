@@ -84,6 +84,37 @@ impl Weekday {
     }
 }
 
+const HOUR: i64 = 3600;
+const A_DAY: i64 = 24 * HOUR;
+const WEEK: i64 = 7 * A_DAY;
+
+impl Schedule {
+    /// The latest due time that is not after `now`, both in seconds since the Unix epoch.
+    pub fn latest(self, now: i64) -> i64 {
+        let minutes = |hour: u8, minute: u8| i64::from(hour) * HOUR + i64::from(minute) * 60;
+        // 1970 began on a Thursday: its first Monday was the fifth day.
+        const FIRST_MONDAY: i64 = 4 * A_DAY;
+        let offset = match self {
+            Self::Hourly => 0,
+            Self::Daily { hour, minute } => minutes(hour, minute),
+            Self::Weekly { day, hour, minute } => {
+                let place = Weekday::ALL.iter().position(|(of, _)| *of == day).unwrap_or_default();
+                FIRST_MONDAY + i64::try_from(place).unwrap_or_default() * A_DAY + minutes(hour, minute)
+            }
+        };
+        now - (now - offset).rem_euclid(self.period())
+    }
+
+    /// The time between two due times, in seconds.
+    pub fn period(self) -> i64 {
+        match self {
+            Self::Hourly => HOUR,
+            Self::Daily { .. } => A_DAY,
+            Self::Weekly { .. } => WEEK,
+        }
+    }
+}
+
 impl FromStr for Schedule {
     type Err = ScheduleError;
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::duration;
 use super::traffic::Traffic;
-use crate::{NodeName, SiteName};
+use super::{duration, size};
+use crate::{DatabaseName, NodeName, ServiceName, SiteName};
 
 /// A stateless application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,24 @@ pub struct Service {
     /// How requests are spread over its instances.
     #[serde(default)]
     pub traffic: Traffic,
+    /// How an instance that may take requests is told from one that lives but may not; `None`: `health` says both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Health>,
+    /// The most memory that an instance with all it starts may use, in bytes.
+    #[serde(default, with = "size::optional", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// What must be ready before an instance is started for the first time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+}
+
+/// Something that an instance's first start waits for; written `web` or `database:orders`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum After {
+    /// Some instance of this service is ready.
+    Service(ServiceName),
+    /// This database takes writes.
+    Database(DatabaseName),
 }
 
 /// Where instances may run. Empty means no limit; both given means both must hold.
@@ -68,6 +86,14 @@ pub struct Health {
     pub healthy_after: u32,
     /// So many bad answers in a row make it unhealthy.
     pub unhealthy_after: u32,
+    /// An instance that lived and has not for this long is ended and started again.
+    #[serde(default = "default_restart_after", with = "duration")]
+    pub restart_after: Duration,
+}
+
+/// Used where the file says nothing, and for what an earlier version stored.
+pub(super) fn default_restart_after() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// The question that is asked of an instance.
@@ -88,6 +114,40 @@ pub enum Probe {
     },
     /// Running is good; for services that listen nowhere.
     Process,
+}
+
+impl After {
+    /// Before the name of a database.
+    const DATABASE: &'static str = "database:";
+
+    /// Reads what the file says.
+    pub fn read(text: &str) -> Self {
+        match text.strip_prefix(Self::DATABASE) {
+            Some(name) => Self::Database(name.into()),
+            None => Self::Service(text.into()),
+        }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => name.fmt(f),
+            Self::Database(name) => write!(f, "{}{name}", Self::DATABASE),
+        }
+    }
+}
+
+impl Serialize for After {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for After {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::read(&text))
+    }
 }
 
 impl Placement {

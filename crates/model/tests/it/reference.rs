@@ -11,7 +11,7 @@ const BEGIN: &str =
     "<!-- What follows is made from the source: UPDATE_DOCS=1 cargo nextest run -p model reference -->\n";
 
 /// The sections in the order in which a person writes them.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("[system]", "SystemTable"),
     ("[objectives]", "ObjectivesTable"),
     ("[sites.NAME]", "SiteTable"),
@@ -20,6 +20,8 @@ const SECTIONS: [(&str, &str); 13] = [
     ("[services.NAME]", "ServiceTable"),
     ("[services.NAME.health]", "HealthTable"),
     ("[services.NAME.traffic]", "TrafficTable"),
+    ("[services.NAME.ready]", "ReadyTable"),
+    ("[jobs.NAME]", "JobTable"),
     ("[routes.NAME]", "RouteTable"),
     ("[alarms]", "AlarmsTable"),
     ("[backups.DATABASE]", "BackupTable"),

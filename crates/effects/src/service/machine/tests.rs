@@ -2,8 +2,14 @@
 
 use super::*;
 
-const RULES: Rules =
-    Rules { rise: 2, fall: 3, interval: Duration::from_secs(1), grace: Duration::from_secs(5) };
+const RULES: Rules = Rules {
+    rise: 2,
+    fall: 3,
+    interval: Duration::from_secs(1),
+    grace: Duration::from_secs(5),
+    restart_after: Duration::from_secs(10),
+    ready: None,
+};
 
 /// An instance with a clock of its own.
 struct Life {
@@ -54,7 +60,7 @@ fn crash() -> Event {
 }
 
 fn bad() -> Event {
-    Event::CheckBad("no".into())
+    Event::CheckBad(Wrong::Answer("no".into()))
 }
 
 #[test]
@@ -108,7 +114,8 @@ fn running_is_good_enough_without_a_check() {
     let mut life = Life::new(Rules { rise: 0, ..RULES });
     life.run();
     assert_eq!(life.state(), "ready");
-    assert_eq!(life.instance.wake_at(), None);
+    life.check(Event::CheckGood);
+    assert_eq!(life.sleep().0, Duration::from_secs(1), "whether it runs is looked at all the same");
 }
 
 #[test]
@@ -157,7 +164,7 @@ fn a_start_that_fails_backs_off_like_a_crash() {
     let mut life = Life::new(RULES);
     life.step(Event::Wanted);
     assert_eq!(life.step(Event::StartFailed("no such file".into())), []);
-    assert_eq!(life.state(), "ended with no such file, waits for its next start (1 crash)");
+    assert_eq!(life.state(), "could not be started: no such file, waits for its next start (1 crash)");
     assert_eq!(life.sleep(), (Duration::from_millis(100), vec![Action::Start]));
 }
 
@@ -189,7 +196,7 @@ fn a_stop_during_the_back_off_is_a_stop() {
     life.run();
     life.step(crash());
     assert_eq!(life.step(Event::Unwanted), []);
-    assert_eq!(life.state(), "stopped (exit code 1)");
+    assert_eq!(life.state(), "stopped (ended with exit code 1)");
 }
 
 #[test]
@@ -236,4 +243,130 @@ fn late_answers_of_an_earlier_life_change_nothing() {
         assert_eq!(life.step(event), []);
         assert_eq!(life.instance, before);
     }
+}
+
+fn silent() -> Event {
+    Event::CheckBad(Wrong::Silence("no answer".into()))
+}
+
+fn frozen() -> Event {
+    Event::CheckBad(Wrong::Frozen("it is stopped".into()))
+}
+
+/// Brings an instance to `ready`.
+fn healthy(rules: Rules) -> Life {
+    let mut life = Life::new(rules);
+    life.run();
+    for _ in 0..rules.rise {
+        life.check(Event::CheckGood);
+    }
+    life
+}
+
+#[test]
+fn an_instance_that_does_not_answer_loses_its_traffic_first_and_is_replaced_later() {
+    let mut life = healthy(RULES);
+    for _ in 0..3 {
+        life.check(silent());
+    }
+    assert_eq!(life.state(), "not ready: no answer");
+    for _ in 3..10 {
+        life.check(silent());
+    }
+    assert_eq!(life.sleep().1, [Action::Check]);
+    assert_eq!(life.step(silent()), [Action::Terminate], "10 s after the first silence");
+    assert_eq!(life.state(), "not ready: no answer; it is being replaced");
+    assert_eq!(life.step(crash()), [Action::Sweep]);
+    let told = "was ended because it did not live: no answer, waits for its next start (1 crash)";
+    assert_eq!(life.state(), told);
+    assert_eq!(life.sleep(), (Duration::from_millis(100), vec![Action::Start]));
+}
+
+#[test]
+fn an_answer_of_any_kind_is_a_sign_of_life_unless_readiness_is_asked_for_apart() {
+    let mut life = healthy(RULES);
+    for event in
+        [silent(), silent(), silent(), silent(), silent(), silent(), silent(), silent(), silent(), bad()]
+    {
+        life.check(event);
+    }
+    for _ in 0..100 {
+        life.check(bad());
+    }
+    assert_eq!(life.state(), "not ready: no");
+    let ready = Ask { rise: 1, fall: 1, interval: Duration::from_secs(3600) };
+    let mut life = healthy(Rules { rise: 0, ready: Some(ready), ..RULES });
+    assert_eq!(life.sleep().1, [Action::Check, Action::CheckReady]);
+    life.step(Event::ReadyGood);
+    life.step(bad());
+    for _ in 1..10 {
+        life.check(bad());
+    }
+    assert_eq!(life.sleep().1, [Action::Check]);
+    assert_eq!(life.step(bad()), [Action::Terminate]);
+}
+
+#[test]
+fn a_stopped_process_is_killed_within_seconds() {
+    for rules in [RULES, Rules { rise: 0, ..RULES }] {
+        let mut life = healthy(rules);
+        life.check(frozen());
+        assert_eq!(life.state(), "ready", "somebody may have stopped it for a moment");
+        life.pass(Duration::from_secs(1));
+        assert_eq!(life.step(Event::Woken), [Action::Check]);
+        assert_eq!(life.step(frozen()), [Action::Kill], "it could not hear that it shall end");
+        life.step(Event::Exited("signal 9".into()));
+        let told = "was ended because it did not live: it is stopped, waits for its next start (1 crash)";
+        assert_eq!(life.state(), told);
+    }
+    let mut life = healthy(RULES);
+    life.check(frozen());
+    life.check(Event::CheckGood);
+    life.check(frozen());
+    assert_eq!(life.state(), "ready", "it went on in between");
+}
+
+#[test]
+fn what_is_not_ready_gets_no_traffic_and_runs_on() {
+    let ready = Ask { rise: 1, fall: 2, interval: Duration::from_secs(1) };
+    let mut life = Life::new(Rules { rise: 1, ready: Some(ready), ..RULES });
+    life.run();
+    assert_eq!(life.sleep().1, [Action::Check, Action::CheckReady]);
+    life.step(Event::CheckGood);
+    life.step(Event::ReadyBad("caches are cold".into()));
+    assert_eq!(life.state(), "starting: caches are cold");
+    assert_eq!(life.sleep(), (FIRST_CHECKS_EVERY, vec![Action::CheckReady]));
+    life.step(Event::ReadyGood);
+    assert_eq!(life.state(), "ready");
+    for _ in 0..200 {
+        let (_, actions) = life.sleep();
+        assert!(!actions.is_empty());
+        if actions.contains(&Action::Check) {
+            assert_eq!(life.step(Event::CheckGood), []);
+        }
+        if actions.contains(&Action::CheckReady) {
+            assert_eq!(life.step(Event::ReadyBad("no database".into())), []);
+        }
+    }
+    assert_eq!(life.state(), "not ready: no database");
+    assert_eq!(life.step(Event::Adopted), []);
+    assert_eq!(life.state(), "ready", "what served before serves on");
+}
+
+#[test]
+fn only_a_first_start_waits_for_others() {
+    let mut life = Life::new(RULES);
+    assert_eq!(life.step(Event::Held("database:orders".into())), []);
+    assert_eq!(life.state(), "waits for database:orders");
+    assert_eq!(life.step(Event::Replaced), []);
+    assert_eq!(life.step(Event::Wanted), [Action::Start]);
+    life.step(Event::Started);
+    assert_eq!(life.step(Event::Held("database:orders".into())), []);
+    life.step(crash());
+    assert_eq!(life.step(Event::Held("database:orders".into())), []);
+    assert_eq!(life.sleep().1, [Action::Start], "a crashed one does not wait again");
+    let mut life = Life::new(RULES);
+    life.step(Event::Held("cache".into()));
+    life.step(Event::Unwanted);
+    assert!(life.instance.is_stopped());
 }

@@ -6,6 +6,7 @@ mod routes;
 use std::fmt::Write;
 
 use model::routes::InstanceRouteState;
+use model::status::InstanceNote;
 use model::system::Coordination;
 use model::{NodeName, ServiceName};
 
@@ -135,18 +136,28 @@ fn instances(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
         ]];
     }
     let row = |instance: model::routes::InstanceEndpoint| {
+        let note = view.note(&instance);
+        let words = |otherwise: &str| note.map_or_else(|| otherwise.to_owned(), in_words);
         let state = match instance.state {
             InstanceRouteState::Ready if !view.is_here(&instance.node) => {
                 Cell::new(Look::Warning, "was ready, its agent has ended")
             }
+            InstanceRouteState::Ready if note.is_some_and(|note| note.unlimited.is_some()) => {
+                Cell::new(Look::Warning, "ready, its memory is not limited")
+            }
             InstanceRouteState::Ready => "ready".into(),
-            InstanceRouteState::NotReady => Cell::new(Look::Warning, "not ready"),
+            InstanceRouteState::NotReady => Cell::new(Look::Warning, words("not ready")),
             InstanceRouteState::Draining => Cell::new(Look::Warning, "finishes its work"),
-            InstanceRouteState::Gone => Cell::new(Look::Error, "gone"),
+            InstanceRouteState::Gone => Cell::new(Look::Error, words("gone")),
         };
         vec![service.as_str().into(), instance.id.into(), instance.address.to_string().into(), state]
     };
     all.into_iter().map(row).collect()
+}
+
+/// What the supervisor says of an instance that is not ready.
+fn in_words(note: &InstanceNote) -> String {
+    if note.crash_loop { format!("crash loop: {}", note.state) } else { note.state.clone() }
 }
 
 #[cfg(test)]

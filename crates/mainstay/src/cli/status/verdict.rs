@@ -1,6 +1,7 @@
 //! How is the system? Computed from what its agents say and nothing else.
 
 mod protection;
+mod supervision;
 mod troubles;
 mod writes;
 

@@ -7,7 +7,7 @@ use model::leadership::Leadership;
 use model::routes::{
     DatabaseRouteState, InstanceEndpoint, InstanceRouteState, ProxyReport, RouteTable, RouteTarget,
 };
-use model::status::{PrimaryFacts, Server, Silence, Tenure};
+use model::status::{InstanceNote, PrimaryFacts, Server, Silence, Tenure};
 use model::system::{self, Coordination, Durability, Role, System};
 use model::{DatabaseName, NodeName, RouteName, ServiceName};
 
@@ -210,6 +210,12 @@ impl View {
         all
     }
 
+    /// What the supervisor of an instance says of it, on a node that is heard.
+    pub(crate) fn note(&self, instance: &InstanceEndpoint) -> Option<&InstanceNote> {
+        let node = self.overview.nodes.get(&instance.node).filter(|_| self.is_here(&instance.node))?;
+        node.services.notes.get(&instance.id)
+    }
+
     /// The instances of a service that take requests.
     pub(crate) fn ready(&self, service: &ServiceName) -> Vec<InstanceEndpoint> {
         let all = self.instances(service).into_iter();
@@ -252,6 +258,7 @@ fn take_over(overview: &mut Overview, node: &NodeName, answer: &Overview) {
         seen.missing.clone_from(&own.missing);
         seen.instances.clone_from(&own.instances);
         seen.generation = own.generation;
+        seen.services.clone_from(&own.services);
     }
     // A node has no line to itself: what the others hear of it stands for it.
     if let Some(seen) = answer.nodes.get(&overview.node)

@@ -39,6 +39,9 @@ impl Comparison<'_> {
             ["databases", name, rest @ ..] => return self.database(name, rest, from, to),
             ["services", name, rest @ ..] => self.service(name, rest),
             ["routes", name, rest @ ..] => self.route(name, rest, from, to),
+            ["jobs", _] if more => says(Impact::Start, "it runs when it is due next, or is asked for"),
+            ["jobs", _] => says(Impact::Stop, "no further run begins; one that is under way ends by itself"),
+            ["jobs", ..] => says(Impact::None, "it holds from the next run on"),
             ["alarms", ..] => says(Impact::None, "these addresses hear of the next alarm"),
             ["backups", _] if more => says(Impact::Start, "the first base backup is taken at once"),
             ["backups", ..] if to.is_none() => {
@@ -112,10 +115,11 @@ impl Comparison<'_> {
                 Impact::Rolling,
                 format!("instances elsewhere move to {} one after another", self.places(new)),
             ),
-            ["health", ..] => says(Impact::None, "instances are asked this way from now on"),
+            ["health" | "ready", ..] => says(Impact::None, "instances are asked this way from now on"),
+            ["after"] => says(Impact::None, "it holds when an instance starts for the first time next"),
             ["traffic", ..] => says(Impact::None, "the next request is routed so"),
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
-            ["command" | "ports" | "user" | "env", ..] => says(
+            ["command" | "ports" | "user" | "env" | "memory", ..] => says(
                 Impact::Rolling,
                 "instances are replaced one after another; a new one must be healthy before an old one stops",
             ),

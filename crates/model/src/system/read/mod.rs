@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 pub(super) use field::{At, Field, Named, Section, check_name};
 pub(super) use tables::FileTable;
-pub(super) use values::{Address, DurabilityWord, EngineWord, HumanDuration, Number, Percent};
+pub(super) use values::{Address, DurabilityWord, EngineWord, HumanDuration, Memory, Number, Percent};
 
 use super::problem::{Code, Findings};
 

@@ -2,8 +2,8 @@
 
 use super::table::table;
 use super::values::{
-    Address, DurabilityWord, Endpoint, EngineWord, HumanDuration, Number, Percent, Ports, RoleWord, Setting,
-    Texts, Times,
+    Address, DueTimes, DurabilityWord, Endpoint, EngineWord, HumanDuration, Memory, Number, Percent, Ports,
+    RoleWord, Setting, Texts, Times,
 };
 use super::{At, Section};
 
@@ -25,6 +25,8 @@ table! {
         databases: Section<DatabaseTable>,
         /// Stateless applications, by name.
         services: Section<ServiceTable>,
+        /// Programs that run to their end, once in the whole system, when they are due or asked for; by name.
+        jobs: Section<JobTable>,
         /// What clients connect to, by name. A route listens on every node outside witness sites.
         routes: Section<RouteTable>,
         /// Who hears of trouble.
@@ -194,6 +196,17 @@ table! {
         user: String,
         /// How requests are spread over its instances.
         traffic: TrafficTable,
+        /// How an instance that may take requests is told from one that may not. An instance that is not ready gets no
+        /// requests and runs on; with this section every bad answer to `health` counts as not living.
+        ready: ReadyTable,
+        /// The most memory that an instance with all it starts may use; the kernel ends it when it needs more. A node that
+        /// cannot limit it says so in `mainstay status`.
+        #[schemars(extend("examples" = ["512MiB"]))]
+        memory: Memory,
+        /// What must be ready before an instance starts: services by name (one ready instance is enough), databases as
+        /// `database:NAME` (it takes writes). What runs already is not stopped, and a crashed instance does not wait again.
+        #[schemars(extend("default" = [], "examples" = [["cache", "database:orders"]]))]
+        after: Vec<At<String>>,
     }
 }
 
@@ -232,7 +245,46 @@ table! {
 }
 
 table! {
-    /// How a working instance is told from a broken one. At most one of `http`, `tcp` and `command`.
+    /// A program that runs to its end, once in the whole system for each time that it is due. It never runs beside itself:
+    /// times that pass meanwhile, or while no majority of the nodes is up, count as one.
+    #[schemars(extend("required" = ["command"]))]
+    JobTable {
+        /// Program and arguments, with placeholders (all but `{port}`). A relative path is taken from the directory of this
+        /// file. It ends with 0 when it has succeeded.
+        #[schemars(extend("examples" = [["./shop", "migrate", "{route.orders-rw.dsn}"]]))]
+        command: Vec<At<String>>,
+        /// When it is due, in UTC: `every 5m`, `hourly`, `daily HH:MM` or `weekly DAY HH:MM`. Without it only
+        /// `mainstay job run NAME` starts it.
+        #[schemars(extend("examples" = ["every 5m", "daily 03:00"]))]
+        schedule: DueTimes,
+        /// How long a run may take before it is ended (SIGTERM, 10 s later SIGKILL) and counts as failed.
+        #[schemars(extend("default" = "1h"))]
+        timeout: HumanDuration,
+        /// Run it again when nobody can tell how a run ended, because its node was lost meanwhile. Only for programs that
+        /// may run twice.
+        #[schemars(extend("default" = false))]
+        repeat_if_unknown: bool,
+        /// Run only in these sites.
+        #[schemars(extend("default" = []))]
+        sites: Vec<At<String>>,
+        /// Run only on these nodes.
+        #[schemars(extend("default" = []))]
+        nodes: Vec<At<String>>,
+        /// Environment variables, with placeholders.
+        #[schemars(extend("examples" = [{ "DATABASE_URL": "{route.orders-rw.dsn}" }]))]
+        env: Section<String>,
+        /// The most memory that a run may use, as for services.
+        #[schemars(extend("examples" = ["512MiB"]))]
+        memory: Memory,
+        /// The operating system user it runs as when the agent is root. Without it `nobody`.
+        user: String,
+    }
+}
+
+table! {
+    /// How a working instance is told from a broken one. At most one of `http`, `tcp` and `command`. One that is not healthy
+    /// gets no requests; one that gives no answer at all for `restart_after` is ended and started again, and one that is
+    /// stopped (SIGSTOP) after about a second.
     HealthTable {
         /// The path of a page that answers with a status from 200 to 399.
         #[schemars(extend("examples" = ["/healthz"]))]
@@ -251,6 +303,34 @@ table! {
         #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 100))]
         healthy_after: Number,
         /// So many bad answers in a row make it unhealthy.
+        #[schemars(extend("default" = 2, "minimum" = 1, "maximum" = 100))]
+        unhealthy_after: Number,
+        /// An instance that worked and has not answered for this long is replaced. At least 1 s.
+        #[schemars(extend("default" = "10s"))]
+        restart_after: HumanDuration,
+    }
+}
+
+table! {
+    /// How an instance that may take requests is told from one that may not. At most one of `http`, `tcp` and `command`.
+    ReadyTable {
+        /// The path of a page that answers with a status from 200 to 399.
+        #[schemars(extend("examples" = ["/ready"]))]
+        http: String,
+        /// A TCP connection succeeds.
+        tcp: bool,
+        /// Program and arguments, with placeholders, that ends with 0.
+        command: Vec<At<String>>,
+        /// Time from one question to the next. At least 50 ms.
+        #[schemars(extend("default" = "500ms"))]
+        interval: HumanDuration,
+        /// No answer within this is a bad answer. At least 10 ms.
+        #[schemars(extend("default" = "1s"))]
+        timeout: HumanDuration,
+        /// So many good answers in a row make it ready.
+        #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 100))]
+        healthy_after: Number,
+        /// So many bad answers in a row make it not ready.
         #[schemars(extend("default" = 2, "minimum" = 1, "maximum" = 100))]
         unhealthy_after: Number,
     }

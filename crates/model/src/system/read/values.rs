@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::super::duration::{self, DurationError};
 use super::super::nearest::nearest;
 use super::super::problem::Code;
-use super::super::{Availability, Listen, PortRange, Role, Schedule};
+use super::super::{Availability, JobSchedule, Listen, PortRange, Role, Schedule, size};
 use super::{At, Read, Reader, quoted};
 
 /// A whole number; each key checks its own range.
@@ -49,6 +49,14 @@ pub(in super::super) struct Ports(pub(in super::super) PortRange);
 /// When a backup is taken: `"hourly"`, `"daily 03:00"`, `"weekly sunday 03:00"`; in UTC.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Times(pub(in super::super) Schedule);
+
+/// When a job is due: as [`Times`], or `"every 5m"`.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct DueTimes(pub(in super::super) JobSchedule);
+
+/// An amount of memory in bytes: `"512MiB"`.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Memory(pub(in super::super) u64);
 
 /// A database engine.
 #[derive(Clone, Copy, Debug)]
@@ -365,6 +373,38 @@ impl Read for Times {
     }
 }
 
+impl Read for DueTimes {
+    const EXPECTED: &'static str = "a text with a schedule";
+
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_, '_>) -> Option<Self> {
+        let text = reader.text(Self::EXPECTED, value)?;
+        let read: Result<JobSchedule, _> = text.parse();
+        read.map_err(|error| {
+            let (code, why) = (Code::InvalidSchedule, error.to_string());
+            reader.malformed(code, value, "a schedule of a job", &why, "every 5m");
+        })
+        .ok()
+        .map(Self)
+    }
+}
+
+impl Read for Memory {
+    const EXPECTED: &'static str = "a text with an amount of memory";
+
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_, '_>) -> Option<Self> {
+        let text = reader.text(Self::EXPECTED, value)?;
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        size::parse(text)
+            .map_err(|error| {
+                let better = format!("{digits}MiB");
+                let better = if size::parse(&better).is_ok() { &better } else { "512MiB" };
+                reader.malformed(Code::InvalidSize, value, "an amount of memory", &error.to_string(), better);
+            })
+            .ok()
+            .map(Self)
+    }
+}
+
 impl Read for EngineWord {
     const EXPECTED: &'static str = "a text with the name of an engine";
 
@@ -417,6 +457,8 @@ schemas! {
     Texts { "type": ["string", "array"], "items": { "type": "string" } },
     Endpoint { "type": "string", "format": "address and port", "pattern": "^.*:[0-9]{1,5}$" },
     Ports { "type": "string", "format": "range of ports", "pattern": "^ *[0-9]{1,5} *- *[0-9]{1,5} *$" },
+    DueTimes { "type": "string", "format": "schedule", "pattern": "^(every .+|hourly|daily [0-9]{2}:[0-9]{2}|weekly [a-z]+ [0-9]{2}:[0-9]{2})$" },
+    Memory { "type": "string", "format": "amount of memory", "pattern": "^ *[0-9]+ *[KMGT]iB *$" },
     Times { "type": "string", "format": "schedule", "pattern": "^(hourly|daily [0-9]{2}:[0-9]{2}|weekly [a-z]+ [0-9]{2}:[0-9]{2})$" },
     EngineWord { "enum": ["postgres"] },
     DurabilityWord { "enum": ["zero-loss", "async"] },

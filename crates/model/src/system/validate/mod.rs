@@ -4,6 +4,7 @@
 //! given out when nothing is wrong.
 
 mod databases;
+mod jobs;
 mod names;
 mod nodes;
 mod objectives;
@@ -13,6 +14,7 @@ mod ports;
 mod routes;
 mod services;
 mod spread;
+mod supervision;
 mod traffic;
 mod voters;
 
@@ -54,6 +56,7 @@ pub(super) fn validate(
         coordination: check.coordination(),
         databases: Default::default(),
         services: Default::default(),
+        jobs: Default::default(),
         routes: Default::default(),
         alarms: check.alarms(),
         backups: check.backups(),
@@ -61,6 +64,8 @@ pub(super) fn validate(
     check.choose_voters(&mut system);
     system.databases = check.databases(&system);
     system.services = check.services(&system);
+    check.check_start_order(&system.services);
+    system.jobs = check.jobs(&system);
     system.routes = check.routes(&system);
     check.choose_ports(&mut system);
     check.check_ports(&system);

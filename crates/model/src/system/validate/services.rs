@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::placeholder::{self, Placeholder, RoutePart};
 use super::super::problem::Code;
 use super::super::read::tables::{HealthTable, RouteTable, ServiceTable};
-use super::super::read::{At, Field, HumanDuration, Named};
+use super::super::read::{At, Field, HumanDuration, Named, Section};
 use super::super::{Health, Placement, PortRange, Probe, Service, System};
 use super::Check;
 use crate::{NodeName, ServiceName, SiteName};
@@ -37,17 +37,27 @@ impl Check<'_, '_> {
         }
         let command = self.command(&table.command, &path("command"));
         let instances = self.number(&table.instances, &path("instances"), 1..=1000, 1);
-        let env = self.env(entry, table);
+        let env = self.env(&path("env"), &table.env);
+        let runner = Runner {
+            what: format!("the service `{name}`"),
+            span: &entry.span,
+            sites: &table.sites,
+            nodes: &table.nodes,
+            is_readable: entry.body.is_some(),
+        };
         let service = Service {
             health: self.health(name, table, &command, &env),
             command,
             instances,
-            placement: self.placement(entry, table, system),
+            placement: self.placement(&runner, system),
             ports: self.pool(table, instances),
             env,
             stop_grace: duration_or(&table.stop_grace, Duration::from_secs(10)),
             user: table.user.given().map(|at| at.value.clone()),
             traffic: self.traffic(name, table),
+            ready: self.ready(name, table),
+            memory: self.memory(&table.memory, &path("memory")),
+            after: self.after(name, table),
         };
         if let Some(at) = table.user.given() {
             self.check_user("user", at);
@@ -74,7 +84,7 @@ impl Check<'_, '_> {
     }
 
     /// The words of a command, of which the first must name a program.
-    fn command(&mut self, field: &Field<Vec<At<String>>>, path: &str) -> Vec<String> {
+    pub(super) fn command(&mut self, field: &Field<Vec<At<String>>>, path: &str) -> Vec<String> {
         let Some(At { value: words, span }) = field.given() else {
             return vec![];
         };
@@ -89,9 +99,10 @@ impl Check<'_, '_> {
         words.iter().map(|word| word.value.clone()).collect()
     }
 
-    fn env(&mut self, entry: &Named<ServiceTable>, table: &ServiceTable) -> BTreeMap<String, String> {
+    /// The environment that the file gives at `path`.
+    pub(super) fn env(&mut self, path: &str, field: &Field<Section<String>>) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
-        for variable in table.env.given().into_iter().flat_map(|section| &section.value.0) {
+        for variable in field.given().into_iter().flat_map(|section| &section.value.0) {
             let name = &variable.name;
             let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
             if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(good) {
@@ -104,7 +115,7 @@ impl Check<'_, '_> {
                 .hint("rename it");
             }
             if let Some(value) = &variable.body {
-                self.template(value, &variable.value_span, &format!("services.{}.env.{name}", entry.name));
+                self.template(value, &variable.value_span, &format!("{path}.{name}"));
                 env.insert(name.clone(), value.clone());
             }
         }
@@ -156,8 +167,9 @@ impl Check<'_, '_> {
         }
     }
 
-    fn placement(&mut self, entry: &Named<ServiceTable>, table: &ServiceTable, system: &System) -> Placement {
-        let (sites, nodes) = (texts(&table.sites), texts(&table.nodes));
+    /// Where `runner` may run.
+    pub(super) fn placement(&mut self, runner: &Runner<'_>, system: &System) -> Placement {
+        let (sites, nodes) = (texts(runner.sites), texts(runner.nodes));
         let mut known = true;
         for site in sites {
             known &= self.refers("site", site, &self.raw.sites);
@@ -169,36 +181,26 @@ impl Check<'_, '_> {
             sites: sites.iter().map(|at| SiteName::new(at.value.clone())).collect(),
             nodes: nodes.iter().map(|at| NodeName::new(at.value.clone())).collect(),
         };
-        let readable = known && entry.body.is_some() && !system.nodes.is_empty();
+        let readable = known && runner.is_readable && !system.nodes.is_empty();
         if readable && !system.workers().any(|(name, node)| placement.allows(name, &node.site)) {
-            self.report_nowhere(entry, table, &placement, system);
+            self.report_nowhere(runner, &placement, system);
         }
         placement
     }
 
-    fn report_nowhere(
-        &mut self,
-        entry: &Named<ServiceTable>,
-        table: &ServiceTable,
-        placement: &Placement,
-        system: &System,
-    ) {
-        let name = &entry.name;
-        let span = table.nodes.span().or(table.sites.span()).unwrap_or(&entry.span);
+    fn report_nowhere(&mut self, runner: &Runner<'_>, placement: &Placement, system: &System) {
+        let what = &runner.what;
+        let span = runner.nodes.span().or(runner.sites.span()).unwrap_or(runner.span);
         let wished: BTreeSet<&NodeName> =
             system.nodes.iter().filter(|(n, node)| placement.allows(n, &node.site)).map(|(n, _)| n).collect();
         if wished.is_empty() {
-            self.error(Code::NowhereToRun, span, format!("the service `{name}` may run on no node"))
+            self.error(Code::NowhereToRun, span, format!("{what} may run on no node"))
                 .why("none of the named nodes stands in a named site, or a named site has no node")
                 .hint("name nodes or sites, not both");
         } else {
-            self.error(
-                Code::WitnessService,
-                span,
-                format!("the service `{name}` may run only where nodes only vote"),
-            )
-            .why("a site with `witness = true` runs no service")
-            .hint("name a node or site without `witness = true`, or remove the limit");
+            self.error(Code::WitnessService, span, format!("{what} may run only where nodes only vote"))
+                .why("a site with `witness = true` runs no service and no job")
+                .hint("name a node or site without `witness = true`, or remove the limit");
         }
     }
 
@@ -215,35 +217,32 @@ impl Check<'_, '_> {
         let health = table.health.given().map_or(&default, |at| &at.value);
         let path = |key: &str| format!("services.{name}.health.{key}");
         Health {
-            probe: self.probe(name, health).unwrap_or(unasked),
+            probe: self.probe(name, "health", health).unwrap_or(unasked),
             interval: self.at_least(&health.interval, &path("interval"), 50, 500),
             timeout: self.at_least(&health.timeout, &path("timeout"), 10, 1000),
             healthy_after: self.number(&health.healthy_after, &path("healthy_after"), 1..=100, 1),
             unhealthy_after: self.number(&health.unhealthy_after, &path("unhealthy_after"), 1..=100, 2),
+            restart_after: self.at_least(&health.restart_after, &path("restart_after"), 1000, 10_000),
         }
     }
 
     /// The question the file names, if it names one.
-    fn probe(&mut self, name: &str, health: &HealthTable) -> Option<Probe> {
+    pub(super) fn probe(&mut self, name: &str, key: &str, health: &HealthTable) -> Option<Probe> {
         let spans = [health.http.span(), health.tcp.span(), health.command.span()];
         if let [Some(_), Some(second), ..] | [Some(_), _, Some(second)] | [_, Some(_), Some(second)] = spans {
-            self.error(
-                Code::KeyWithoutEffect,
-                second,
-                format!("the service `{name}` has two kinds of health check"),
-            )
-            .why("one question decides whether an instance works")
-            .hint("keep one of `http`, `tcp` and `command`");
+            self.error(Code::KeyWithoutEffect, second, format!("`services.{name}.{key}` asks in two ways"))
+                .why("one question decides whether an instance works")
+                .hint("keep one of `http`, `tcp` and `command`");
         }
         if let Some(at) = health.http.given() {
             if !at.value.starts_with('/') || at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
                 self.error(
                     Code::InvalidPath,
                     &at.span,
-                    format!("`services.{name}.health.http` is not the path of a page"),
+                    format!("`services.{name}.{key}.http` is not the path of a page"),
                 )
                 .why("it must begin with `/` and hold no blanks")
-                .paste("write for example", "health.http = \"/healthz\"");
+                .paste("write for example", format!("{key}.http = \"/healthz\""));
             }
             return Some(Probe::Http { path: at.value.clone() });
         }
@@ -252,12 +251,18 @@ impl Check<'_, '_> {
         }
         health.command.given()?;
         Some(Probe::Command {
-            command: self.command(&health.command, &format!("services.{name}.health.command")),
+            command: self.command(&health.command, &format!("services.{name}.{key}.command")),
         })
     }
 
     /// The duration `field` gives, of at least `min` milliseconds.
-    fn at_least(&mut self, field: &Field<HumanDuration>, path: &str, min: u64, default: u64) -> Duration {
+    pub(super) fn at_least(
+        &mut self,
+        field: &Field<HumanDuration>,
+        path: &str,
+        min: u64,
+        default: u64,
+    ) -> Duration {
         let duration = duration_or(field, Duration::from_millis(default));
         if let Some(span) = field.span().filter(|_| duration < Duration::from_millis(min)) {
             let paste = self.findings.line_with(span, &format!("\"{min}ms\""));
@@ -283,6 +288,18 @@ impl Check<'_, '_> {
 
 pub(super) fn duration_or(field: &Field<HumanDuration>, default: Duration) -> Duration {
     field.given().map_or(default, |at| at.value.0)
+}
+
+/// Something that runs on one of several nodes.
+pub(super) struct Runner<'r> {
+    /// What it is called in messages.
+    pub(super) what: String,
+    /// Where its name stands.
+    pub(super) span: &'r Range<usize>,
+    pub(super) sites: &'r Field<Vec<At<String>>>,
+    pub(super) nodes: &'r Field<Vec<At<String>>>,
+    /// Whether its section could be read.
+    pub(super) is_readable: bool,
 }
 
 fn texts(field: &Field<Vec<At<String>>>) -> &[At<String>] {

@@ -2,7 +2,7 @@
 
 use model::leadership::{Phase, Term};
 use model::routes::{InstanceRouteState, RouteReport};
-use model::status::{Server, Silence};
+use model::status::{InstanceNote, Server, Silence};
 use model::system::System;
 
 use super::protection::Effect;
@@ -257,4 +257,28 @@ fn instances_that_fail_clients_although_they_are_ready_are_told() {
     assert_eq!(with(false).level, Level::Degraded);
     assert_eq!(told(&with(false)), "web-2@w1 fails the requests of the route public, as e1 sees it");
     assert!(told(&with(true)).ends_with("these are most of its instances"));
+}
+
+#[test]
+fn a_crash_loop_is_told_with_its_end_and_its_last_words() {
+    let note = InstanceNote {
+        state: "ended with exit code 3, waits for its next start (7 crashes in a row)".to_owned(),
+        crash_loop: true,
+        last_lines: vec!["cannot open /srv/shop".to_owned(), "giving up".to_owned()],
+        unlimited: Some("version 1 has none either".to_owned()),
+    };
+    let verdict = verdict(|overview| {
+        let node = overview.nodes.get_mut("e1").unwrap();
+        node.instances[0].state = InstanceRouteState::Gone;
+        node.services.notes.insert(node.instances[0].id.clone(), note);
+    });
+    let told: Vec<&str> = verdict.troubles.iter().map(|trouble| trouble.what.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "2 of 3 instances of web are ready: web-1@e1 ended with exit code 3, waits for its next start (7 crashes in a row)",
+            "web-1@e1 is in a crash loop: it ended with exit code 3, waits for its next start (7 crashes in a row); it said last: cannot open /srv/shop | giving up",
+            "the memory of web-1@e1 is not limited: version 1 has none either",
+        ]
+    );
 }

@@ -18,6 +18,7 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
     all.extend(view.system.services.keys().filter_map(|name| service(view, name)));
     all.extend(view.system.services.keys().filter_map(|name| outdated(view, name)));
     all.extend(view.system.routes.keys().filter_map(|name| ejected(view, name)));
+    all.extend(view.system.services.keys().flat_map(|name| super::supervision::all(view, name)));
     all.extend(coordination(view));
     all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
     for name in view.system.databases.keys() {
@@ -31,17 +32,17 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
     all
 }
 
-fn trouble(level: Level, subject: String, what: impl Into<String>) -> Trouble {
+pub(super) fn trouble(level: Level, subject: String, what: impl Into<String>) -> Trouble {
     Trouble { level, subject, what: what.into(), doing: None, unblock: None }
 }
 
 impl Trouble {
-    fn doing(mut self, sentence: Option<impl Into<String>>) -> Self {
+    pub(super) fn doing(mut self, sentence: Option<impl Into<String>>) -> Self {
         self.doing = sentence.map(Into::into).filter(|doing| *doing != self.what);
         self
     }
 
-    fn unblock(mut self, sentence: Option<impl Into<String>>) -> Self {
+    pub(super) fn unblock(mut self, sentence: Option<impl Into<String>>) -> Self {
         self.unblock = sentence.map(Into::into);
         self
     }
@@ -92,7 +93,7 @@ fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
         _ => format!("{ready} of {wanted} instances of {name} are ready"),
     };
     if !idle.is_empty() {
-        what += &format!(": {}", listed(idle.iter().map(|instance| words(instance))));
+        what += &format!(": {}", listed(idle.iter().map(|instance| words(view, instance))));
     }
     let decides = view.decides_without(&Default::default());
     let doing = match (lost.as_slice(), sick.as_slice()) {
@@ -133,7 +134,10 @@ fn ejected(view: &View, name: &RouteName) -> Option<Trouble> {
 }
 
 /// An instance that is not ready, in a few words.
-fn words(instance: &InstanceEndpoint) -> String {
+fn words(view: &View, instance: &InstanceEndpoint) -> String {
+    if let Some(note) = view.note(instance) {
+        return format!("{} {}", instance.id, super::supervision::sentence(note));
+    }
     let state = match instance.state {
         InstanceRouteState::Ready => "is ready",
         InstanceRouteState::NotReady => "is not healthy",
