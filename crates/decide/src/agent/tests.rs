@@ -6,7 +6,7 @@ mod restarted;
 
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline};
-use model::routes::{InstanceEndpoint, InstanceRouteState};
+use model::routes::{InstanceEndpoint, InstanceRouteState, RouteTarget};
 use model::status::{Heartbeat, MemberStatus, NodeStatus, PeerMessage, Server, Tenure};
 use model::system::{System, parse};
 use model::{DatabaseName, NodeName};
@@ -262,4 +262,22 @@ fn a_restarted_agent_leaves_its_proxy_alone_until_it_sees_what_runs() {
     let mut agent = begin();
     assert!(!routes(agent.handle(Input::Instances(vec![instance("b")]), at(1400))));
     assert!(routes(agent.handle(Input::Tick, at(1500))));
+}
+
+#[test]
+fn the_proxy_is_told_how_to_choose_and_which_page_says_that_an_instance_works() {
+    let text = "[system]\nname = \"shop\"\n[nodes.b]\naddress = \"10.0.0.2\"\n[services.web]\ncommand = [\"./web\"]\n\
+                health.http = \"/healthz\"\ntraffic = { limit = 7, sticky = \"seat\" }\n[services.api]\ncommand = [\"./api\"]\n\
+                [routes.public]\nlisten = \":8080\"\nservice = \"web\"\n[routes.inner]\nlisten = \":8081\"\nservice = \"api\"\n";
+    let described = parse("test.toml", text.as_bytes()).expect("the file of the test is valid").system;
+    let mut agent = Agent::new("b".into(), described, 0, 1);
+    agent.handle(Input::StoreLoaded, at(0));
+    agent.handle(Input::Instances(vec![]), at(10));
+    let targets: Vec<_> = agent.route_table().routes.iter().map(|route| &route.target).collect();
+    let [RouteTarget::Service(api), RouteTarget::Service(web)] = targets.as_slice() else {
+        panic!("{targets:?}")
+    };
+    assert_eq!((web.traffic.limit, web.traffic.sticky.as_deref()), (Some(7), Some("seat")));
+    assert_eq!((web.health_path.as_deref(), api.health_path.as_deref()), (Some("/healthz"), None));
+    assert_eq!(api.traffic, model::system::traffic::Traffic::default());
 }
