@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::leadership::Term;
 use crate::system::traffic::Traffic;
+use crate::system::{Carriage, Protocol};
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName};
 
 /// All routes as one node's proxy must serve them. Never changed in place: a higher generation replaces it as a whole.
@@ -36,8 +37,8 @@ pub struct Route {
 pub enum RouteTarget {
     /// PostgreSQL connections (layer 4).
     Database(DatabaseTarget),
-    /// HTTP requests (layer 7).
-    Service(ServiceTarget),
+    /// Requests (layer 7), or connections to services that speak something else.
+    Service(Box<ServiceTarget>),
 }
 
 /// A database route: which member takes new connections, and what happens to those that exist.
@@ -103,6 +104,15 @@ pub struct ServiceTarget {
     /// The page that says whether an instance works, if there is one; without it any answer does.
     #[serde(default)]
     pub health_path: Option<String>,
+    /// What the instances speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// With [`Protocol::Tcp`]: each connection begins with a PROXY header that names the client.
+    #[serde(default)]
+    pub send_proxy_protocol: bool,
+    /// How the route speaks with its clients.
+    #[serde(default)]
+    pub carriage: Carriage,
 }
 
 /// One running copy of a service as a route's destination.
@@ -215,4 +225,7 @@ pub struct RouteReport {
     /// that goes to the ejected ones all the same (panic mode).
     #[serde(default)]
     pub panic: bool,
+    /// What the route lacks although it serves: a file that cannot be used, with the reason.
+    #[serde(default)]
+    pub troubles: Vec<String>,
 }

@@ -42,7 +42,11 @@ const STARTUP: &[u8] = b"\0\0\0\x11\0\x03\0\0user\0me\0\0";
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     if let (Some(socket), Some(state_file)) = (arguments.next(), arguments.next()) {
-        let options = proxy::ProxyOptions { socket: socket.into(), state_file: state_file.into() };
+        let options = proxy::ProxyOptions {
+            socket: socket.into(),
+            state_file: state_file.into(),
+            log: std::env::temp_dir(),
+        };
         return proxy::run(options).await.unwrap();
     }
     let directory = tempfile::tempdir().unwrap();

@@ -10,7 +10,8 @@
 //! - `control`: the unix socket of the agent, and the file with the last table.
 //! - `listeners`: opens, supervises and closes listening sockets.
 //! - `database`: layer 4 for PostgreSQL: waiting, greeting, carrying, draining.
-//! - `service`: layer 7 for HTTP: choosing, repeating, ejecting, tunnelling.
+//! - `service`: layer 7 for HTTP: choosing, repeating, ejecting, tunnelling; and layer 4 for what is not HTTP.
+//! - `journal`: the access log.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,15 +22,21 @@ use tokio::net::UnixListener;
 mod clock;
 mod control;
 pub mod core;
+mod crowd;
 mod database;
 mod dice;
 mod farewell;
+mod files;
+mod journal;
 mod listeners;
 mod plane;
+mod preamble;
 mod service;
 mod socket;
+mod splice;
 
 use control::state_file::StateFile;
+use journal::Journal;
 use plane::Plane;
 
 /// Where one proxy has its files.
@@ -39,6 +46,8 @@ pub struct ProxyOptions {
     pub socket: PathBuf,
     /// The file that keeps the last table for a restart.
     pub state_file: PathBuf,
+    /// The directory of the access log.
+    pub log: PathBuf,
 }
 
 /// Why a proxy cannot run.
@@ -75,7 +84,7 @@ pub async fn run(options: ProxyOptions) -> Result<(), ProxyError> {
     let listener = control::listen(&options.socket).await?;
     let room = socket::raise_file_limit();
     let (state_file, last) = StateFile::open(options.state_file).await;
-    let plane = Plane::new(room, state_file);
+    let plane = Plane::new(room, state_file, Journal::open(&options.log));
     if let Some(table) = last {
         tracing::info!(
             generation = table.generation,

@@ -3,25 +3,33 @@
 //! A table is put in force in one synchronous step under a lock; what it forbids then ends in its own tasks. A task of
 //! its own waits for that end and only then tells the agents that the generation is in force.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use model::routes::{DatabaseTarget, FromProxy, ProxyReport, RouteTable, RouteTarget, ServiceTarget};
 use model::{RouteName, SiteName};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::control::state_file::StateFile;
 use crate::core::database::Attendance;
 use crate::core::listen::{self, Wanted};
 use crate::core::service::sticky::Cookies;
+use crate::crowd::Crowd;
 use crate::database::DatabaseRoute;
+use crate::journal::Journal;
 use crate::listeners::Listeners;
-use crate::service::ServiceRoute;
+use crate::service::{Entrance, House, ServiceRoute};
 use crate::socket;
 
+/// TLS handshakes under way at once; with more, the oldest ones go.
+const HANDSHAKES_MOST: usize = 1024;
+/// How long a newcomer waits for the room that an unused connection leaves.
+const ROOM_LONGEST: Duration = Duration::from_millis(500);
 /// News that an agent may be behind before it is only told the present state.
 const NEWS_KEPT: usize = 256;
 
@@ -35,6 +43,7 @@ pub(crate) struct Plane {
     state_file: StateFile,
     room: Arc<Semaphore>,
     limit: usize,
+    house: House,
 }
 
 /// The presence of one agent.
@@ -56,6 +65,9 @@ struct Routes {
     services: HashMap<RouteName, Arc<ServiceRoute>>,
     /// What keeps clients at their instances, once the agent has said it.
     cookies: Option<Arc<Cookies>>,
+    entrances: BTreeMap<SocketAddr, Arc<Entrance>>,
+    /// Entrances whose address is closed, but not all of whose connections have ended.
+    closed: Vec<Arc<Entrance>>,
     /// Routes of former tables whose connections may not all have ended.
     leaving: Vec<Arc<DatabaseRoute>>,
     wanted: Wanted,
@@ -68,13 +80,15 @@ struct Routes {
 pub(crate) enum Guest {
     /// Layer 4.
     Database(Arc<DatabaseRoute>),
-    /// Layer 7.
-    Service(Arc<ServiceRoute>),
+    /// Services: layer 7, or what they speak instead.
+    Service(Arc<Entrance>),
 }
 
 impl Plane {
     /// A proxy without routes that carries at most `limit` connections.
-    pub(crate) fn new(limit: usize, state_file: StateFile) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, state_file: StateFile, journal: Journal) -> Arc<Self> {
+        let house =
+            House { guests: Crowd::new(limit), handshakes: Crowd::new(HANDSHAKES_MOST.min(limit)), journal };
         Arc::new(Self {
             routes: Mutex::default(),
             news: broadcast::Sender::new(NEWS_KEPT),
@@ -83,6 +97,7 @@ impl Plane {
             state_file,
             room: Arc::new(Semaphore::new(limit)),
             limit,
+            house,
         })
     }
 
@@ -117,6 +132,7 @@ impl Plane {
     fn swap(self: &Arc<Self>, routes: &mut Routes, table: RouteTable) {
         routes.swap_targets(&table, &self.news, &self.attendance);
         routes.share_cookies();
+        routes.swap_entrances(&table, &self.house);
         let (wanted, clashes) = listen::wanted(&table);
         let former = std::mem::replace(&mut routes.wanted, wanted);
         routes.clashes = clashes;
@@ -138,6 +154,7 @@ impl Plane {
         }
         for route in &services {
             route.cleared().await;
+            route.furnished().await;
         }
         self.listeners_settled().await;
         let mut routes = self.lock();
@@ -188,8 +205,22 @@ impl Plane {
         match (self.room.clone().try_acquire_owned(), guest) {
             (Ok(room), guest) => guest.receive(stream, room),
             (Err(_), Guest::Database(route)) => route.turn_away(stream, self.limit),
-            (Err(_), Guest::Service(route)) => route.turn_away(stream, self.limit),
+            (Err(_), Guest::Service(entrance)) => self.squeeze_in(entrance, stream),
         }
+    }
+
+    /// The proxy is full: connections that nobody uses make room, if there are any.
+    fn squeeze_in(&self, entrance: Arc<Entrance>, stream: TcpStream) {
+        if !self.house.guests.make_room() {
+            return entrance.turn_away(stream, self.limit);
+        }
+        let (room, limit) = (self.room.clone(), self.limit);
+        tokio::spawn(async move {
+            match timeout(ROOM_LONGEST, room.acquire_owned()).await {
+                Ok(Ok(room)) => entrance.receive(stream, room),
+                Ok(Err(_)) | Err(_) => entrance.turn_away(stream, limit),
+            }
+        });
     }
 
     /// An agent has connected. As long as the result lives, what it tells is known here.
@@ -269,24 +300,52 @@ impl Routes {
         services.into_values().for_each(|route| route.remove());
     }
 
+    /// Puts the table's services behind the addresses where they listen. Connections of an address that is closed go on
+    /// as long as their routes exist.
+    fn swap_entrances(&mut self, table: &RouteTable, house: &House) {
+        let mut former = std::mem::take(&mut self.entrances);
+        for (address, names) in listen::shared(table) {
+            let routes: Vec<_> = names.iter().filter_map(|name| self.services.get(name).cloned()).collect();
+            let entrance = match former.remove(&address) {
+                Some(entrance) => {
+                    entrance.swap(&routes);
+                    entrance
+                }
+                None => Entrance::new(&routes, house.clone()),
+            };
+            self.entrances.insert(address, entrance);
+        }
+        self.closed.extend(former.into_values());
+        self.closed.retain(|entrance| Arc::strong_count(entrance) > 1);
+        for entrance in &self.closed {
+            let mut routes = entrance.routes();
+            routes.retain(|route| self.services.values().any(|present| Arc::ptr_eq(present, route)));
+            entrance.swap(&routes);
+        }
+    }
+
     fn share_cookies(&self) {
         self.services.values().for_each(|route| route.set_cookies(self.cookies.clone()));
     }
 
     fn swap_listeners(&mut self, plane: &Arc<Plane>, former: &Wanted) {
         let mut listeners = std::mem::take(&mut self.listeners);
-        let heir = |address: &SocketAddr| former.get(address).and_then(|name| self.guest(name));
+        let heir = |address: &SocketAddr| former.get(address).and_then(|name| self.heir(name));
         listeners.change(plane, &self.wanted, heir);
         self.listeners = listeners;
     }
 
     fn guest_at(&self, address: &SocketAddr) -> Option<Guest> {
-        self.guest(self.wanted.get(address)?)
+        let database = self.wanted.get(address).and_then(|name| self.databases.get(name));
+        let service = || self.entrances.get(address).cloned().map(Guest::Service);
+        database.cloned().map(Guest::Database).or_else(service)
     }
 
-    fn guest(&self, name: &RouteName) -> Option<Guest> {
+    /// Who serves the clients that still came to a closing address of this route: the route, wherever it listens now.
+    fn heir(&self, name: &RouteName) -> Option<Guest> {
         let database = self.databases.get(name).cloned().map(Guest::Database);
-        database.or_else(|| self.services.get(name).cloned().map(Guest::Service))
+        let serves = |entrance: &&Arc<Entrance>| entrance.routes().iter().any(|route| route.name() == name);
+        database.or_else(|| self.entrances.values().find(serves).cloned().map(Guest::Service))
     }
 
     fn listen_errors(&self) -> Vec<String> {

@@ -47,6 +47,7 @@ pub(crate) fn system(nodes: usize, members: usize, k: u32) -> System {
         target: RouteTarget::Database { database: database(), role: Role::Primary },
         park_limit: Duration::from_secs(30),
         park_connections: 100,
+        carriage: Default::default(),
     };
     System {
         name: "simulated".into(),

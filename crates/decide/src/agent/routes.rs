@@ -106,7 +106,9 @@ impl Agent {
             (Some(_), Some(_)) | (_, None) => vec![],
         };
         let target = match &route.target {
-            system::RouteTarget::Service { service } => RouteTarget::Service(self.service_target(service)),
+            system::RouteTarget::Service { service } => {
+                RouteTarget::Service(Box::new(self.service_target(service, route)))
+            }
             system::RouteTarget::Database { database, role } => {
                 RouteTarget::Database(self.database_target(name, database, *role, route))
             }
@@ -185,7 +187,7 @@ impl Agent {
         Some(SocketAddr::new(described.address(), config.port))
     }
 
-    fn service_target(&self, service: &ServiceName) -> ServiceTarget {
+    fn service_target(&self, service: &ServiceName, route: &system::Route) -> ServiceTarget {
         let prefix = format!("{service}-");
         let is_of = |instance: &InstanceEndpoint| {
             instance
@@ -213,7 +215,14 @@ impl Agent {
             Probe::Http { path } => Some(path.clone()),
             Probe::Tcp | Probe::Command { .. } | Probe::Process => None,
         });
-        let traffic = described.map(|service| service.traffic.clone()).unwrap_or_default();
-        ServiceTarget { service: service.clone(), instances, traffic, health_path }
+        ServiceTarget {
+            service: service.clone(),
+            instances,
+            traffic: described.map(|service| service.traffic.clone()).unwrap_or_default(),
+            health_path,
+            protocol: described.map(|service| service.protocol).unwrap_or_default(),
+            send_proxy_protocol: described.is_some_and(|service| service.send_proxy_protocol),
+            carriage: route.carriage.clone(),
+        }
     }
 }

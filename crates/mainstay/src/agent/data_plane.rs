@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use decide::agent::Input;
 use effects::process::{Registry, Spawn, spawn};
-use model::routes::{FromProxy, RouteTable, ToProxy};
+use model::RouteName;
+use model::event::{Event, Severity};
+use model::routes::{FromProxy, ProxyReport, RouteTable, ToProxy};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -132,11 +134,41 @@ impl Link {
                 tracing::info!(%route, idle, cut, "sessions have left the member that hands over");
                 self.shared.inputs.send(Input::Drained { route, generation });
             }
-            Ok(FromProxy::Report(report)) => drop(self.shared.traffic.send_replace(report)),
+            Ok(FromProxy::Report(report)) => {
+                let before = self.shared.traffic.send_replace(report.clone());
+                new_troubles(&before, &report).for_each(|(route, trouble)| self.tell_trouble(route, trouble));
+            }
             Err(error) => tracing::warn!(%error, "the proxy said something that is not understood"),
         }
         true
     }
+
+    fn tell_trouble(&self, route: &RouteName, trouble: &str) {
+        self.shared.journal.add(Event {
+            at_us: 0,
+            node: self.shared.me.clone(),
+            severity: Severity::Warning,
+            subject: format!("route/{route}"),
+            what: format!("{}: a file of the route {route} cannot be used", self.shared.me),
+            because: trouble.to_owned(),
+        });
+    }
+}
+
+/// What a proxy reports of its routes' files that it did not report before.
+fn new_troubles<'r>(
+    before: &'r ProxyReport,
+    now: &'r ProxyReport,
+) -> impl Iterator<Item = (&'r RouteName, &'r str)> {
+    let told = |route: &RouteName, trouble: &String| {
+        before.routes.iter().any(|former| former.route == *route && former.troubles.contains(trouble))
+    };
+    let each = now
+        .routes
+        .iter()
+        .flat_map(|report| report.troubles.iter().map(move |trouble| (&report.route, trouble)));
+    each.filter(move |(route, trouble)| !told(route, trouble))
+        .map(|(route, trouble)| (route, trouble.as_str()))
 }
 
 async fn send(writer: &mut OwnedWriteHalf, message: &ToProxy) -> bool {

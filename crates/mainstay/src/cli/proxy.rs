@@ -22,6 +22,7 @@ pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     let options = ProxyOptions {
         socket: args.root.join("run/proxy.sock"),
         state_file: args.root.join("state/routes.json"),
+        log: args.root.join("log"),
     };
     tokio::select! {
         ended = proxy::run(options) => {

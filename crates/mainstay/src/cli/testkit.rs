@@ -186,12 +186,17 @@ fn table(system: &System, overview: &Overview) -> RouteTable {
         name: name.clone(),
         listen: vec![],
         target: match &route.target {
-            model::system::RouteTarget::Service { service } => RouteTarget::Service(ServiceTarget {
-                service: service.clone(),
-                instances: overview.nodes.values().flat_map(|node| node.instances.clone()).collect(),
-                traffic: system.services.get(service).map(|s| s.traffic.clone()).unwrap_or_default(),
-                health_path: None,
-            }),
+            model::system::RouteTarget::Service { service } => {
+                RouteTarget::Service(Box::new(ServiceTarget {
+                    service: service.clone(),
+                    instances: overview.nodes.values().flat_map(|node| node.instances.clone()).collect(),
+                    traffic: system.services.get(service).map(|s| s.traffic.clone()).unwrap_or_default(),
+                    health_path: None,
+                    protocol: Default::default(),
+                    send_proxy_protocol: false,
+                    carriage: route.carriage.clone(),
+                }))
+            }
             model::system::RouteTarget::Database { database, role } => {
                 RouteTarget::Database(DatabaseTarget {
                     database: database.clone(),

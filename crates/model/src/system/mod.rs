@@ -3,6 +3,7 @@
 //! [`System`] is the validated description: plain data, every default filled in, every reference known to exist.
 //! It serialises to readable JSON, because it is also what is stored as the desired state.
 
+pub mod carriage;
 mod code;
 pub mod coordination;
 pub mod database;
@@ -29,6 +30,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use carriage::{Carriage, Limits, PathPrefix, Protocol, SourceRange, TlsFiles};
 pub use coordination::{Coordination, Etcd};
 pub use database::{Database, Durability, Engine};
 pub use difference::{Change, Impact, difference};
@@ -101,7 +103,8 @@ impl System {
         self.workers().filter(|(name, node)| allowed(name, node)).map(|(name, _)| name).collect()
     }
 
-    /// Makes paths that the file gives relative to itself absolute: programs of services, the files of etcd, `bin_dir`.
+    /// Makes paths that the file gives relative to itself absolute: programs of services, the files of routes and of
+    /// etcd, `bin_dir`.
     /// A program without a `/` is left to the search path.
     pub fn resolve_paths(&mut self, folder: &Path) {
         for service in self.services.values_mut() {
@@ -126,6 +129,12 @@ impl System {
             }
             Coordination::Embedded => vec![],
         };
+        for route in self.routes.values_mut() {
+            let tls = route.carriage.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+            for path in tls.chain(&mut route.carriage.maintenance) {
+                *path = folder.join(&*path);
+            }
+        }
         let bin_dirs = self.databases.values_mut().map(|database| &mut database.bin_dir);
         for path in etcd.into_iter().chain(bin_dirs).flatten() {
             *path = folder.join(&*path);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::duration;
+use super::{Carriage, duration};
 use crate::{DatabaseName, ServiceName};
 
 /// What clients connect to. It listens on every node outside witness sites.
@@ -21,6 +21,9 @@ pub struct Route {
     pub park_limit: Duration,
     /// How many connections may wait so at once on one node.
     pub park_connections: u32,
+    /// How it speaks with the clients of a service.
+    #[serde(flatten)]
+    pub carriage: Carriage,
 }
 
 /// Where a route listens on a node.
@@ -36,7 +39,7 @@ pub struct Listen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum RouteTarget {
-    /// HTTP requests to instances of a service.
+    /// Requests, or TCP connections, to instances of a service.
     Service {
         /// The service.
         service: ServiceName,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::carriage::is_default;
 use super::traffic::Traffic;
-use super::{duration, size};
+use super::{Protocol, duration, size};
 use crate::{DatabaseName, NodeName, ServiceName, SiteName};
 
 /// A stateless application.
@@ -42,6 +43,12 @@ pub struct Service {
     /// What must be ready before an instance is started for the first time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
+    /// What its instances speak.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
+    /// Each TCP connection begins with a PROXY header that names the client.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub send_proxy_protocol: bool,
 }
 
 /// Something that an instance's first start waits for; written `web` or `database:orders`.

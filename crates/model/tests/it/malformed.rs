@@ -40,7 +40,8 @@ fn every_problem_says_what_where_and_why() {
 }
 
 /// Codes that need a file which nobody keeps in a folder; each has a test of its own.
-const ELSEWHERE: [Code; 3] = [Code::TooLarge, Code::TooMany, Code::NotUtf8];
+const ELSEWHERE: [Code; 6] =
+    [Code::TooLarge, Code::TooMany, Code::NotUtf8, Code::InvalidHost, Code::InvalidRange, Code::SharedListen];
 
 #[test]
 fn every_code_is_shown_by_a_file() {

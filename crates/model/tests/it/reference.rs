@@ -11,7 +11,7 @@ const BEGIN: &str =
     "<!-- What follows is made from the source: UPDATE_DOCS=1 cargo nextest run -p model reference -->\n";
 
 /// The sections in the order in which a person writes them.
-const SECTIONS: [(&str, &str); 15] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("[system]", "SystemTable"),
     ("[objectives]", "ObjectivesTable"),
     ("[sites.NAME]", "SiteTable"),
@@ -23,6 +23,8 @@ const SECTIONS: [(&str, &str); 15] = [
     ("[services.NAME.ready]", "ReadyTable"),
     ("[jobs.NAME]", "JobTable"),
     ("[routes.NAME]", "RouteTable"),
+    ("[routes.NAME.tls]", "TlsTable"),
+    ("[routes.NAME.limits]", "LimitsTable"),
     ("[alarms]", "AlarmsTable"),
     ("[backups.DATABASE]", "BackupTable"),
     ("[coordination]", "CoordinationTable"),

@@ -44,7 +44,11 @@ async fn main() {
     if let [serve, socket, state_file] = arguments.as_slice()
         && serve == "serve"
     {
-        let options = proxy::ProxyOptions { socket: socket.into(), state_file: state_file.into() };
+        let options = proxy::ProxyOptions {
+            socket: socket.into(),
+            state_file: state_file.into(),
+            log: std::env::temp_dir(),
+        };
         return proxy::run(options).await.unwrap();
     }
     let runs: usize = arguments.first().map_or(3, |runs| runs.parse().expect("the number of runs"));

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use model::RouteName;
-use model::routes::RouteTable;
+use model::routes::{Route, RouteTable, RouteTarget};
+use model::system::Protocol;
 
 /// Which route listens on which address.
 pub type Wanted = BTreeMap<SocketAddr, RouteName>;
@@ -18,7 +19,8 @@ pub struct Change {
     pub close: Vec<SocketAddr>,
 }
 
-/// The addresses of a table. When two routes claim one address the first has it; the others are named in the second value.
+/// The addresses of a table. When two routes claim one address the first has it, and the others are named in the second
+/// value; but routes that requests tell apart may share one.
 pub fn wanted(table: &RouteTable) -> (Wanted, Vec<String>) {
     let mut wanted = Wanted::new();
     let mut clashes = Vec::new();
@@ -27,6 +29,7 @@ pub fn wanted(table: &RouteTable) -> (Wanted, Vec<String>) {
             match wanted.get(address) {
                 None => drop(wanted.insert(*address, route.name.clone())),
                 Some(owner) if *owner == route.name => {}
+                Some(owner) if takes_requests(route) && is_shared_by(table, owner) => {}
                 Some(owner) => {
                     clashes.push(format!("{} {address}: route {owner} listens there already", route.name));
                 }
@@ -34,6 +37,36 @@ pub fn wanted(table: &RouteTable) -> (Wanted, Vec<String>) {
         }
     }
     (wanted, clashes)
+}
+
+/// The routes to services behind each address, in the order of the table.
+pub fn shared(table: &RouteTable) -> BTreeMap<SocketAddr, Vec<RouteName>> {
+    let mut shared: BTreeMap<SocketAddr, Vec<RouteName>> = BTreeMap::new();
+    let (wanted, _) = wanted(table);
+    for route in table.routes.iter().filter(|route| matches!(route.target, RouteTarget::Service(_))) {
+        for address in &route.listen {
+            let owner = wanted.get(address);
+            let is_here = owner == Some(&route.name)
+                || (takes_requests(route) && owner.is_some_and(|owner| is_shared_by(table, owner)));
+            let here = shared.entry(*address).or_default();
+            if is_here && !here.contains(&route.name) {
+                here.push(route.name.clone());
+            }
+        }
+    }
+    shared.retain(|_, names| !names.is_empty());
+    shared
+}
+
+fn is_shared_by(table: &RouteTable, owner: &RouteName) -> bool {
+    table.routes.iter().any(|route| route.name == *owner && takes_requests(route))
+}
+
+fn takes_requests(route: &Route) -> bool {
+    match &route.target {
+        RouteTarget::Service(target) => target.protocol != Protocol::Tcp,
+        RouteTarget::Database(_) => false,
+    }
 }
 
 /// What changes between the addresses that have a listener and those that are wanted. An address that only moves from
@@ -48,19 +81,26 @@ pub fn change(present: &BTreeSet<SocketAddr>, wanted: &Wanted) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::routes::{Route, RouteTarget, ServiceTarget};
+    use model::routes::ServiceTarget;
 
     fn at(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
     }
 
     fn route(name: &str, ports: &[u16]) -> Route {
-        let target = RouteTarget::Service(ServiceTarget {
+        speaking(Protocol::Tcp, name, ports)
+    }
+
+    fn speaking(protocol: Protocol, name: &str, ports: &[u16]) -> Route {
+        let target = RouteTarget::Service(Box::new(ServiceTarget {
             service: "web".into(),
             instances: vec![],
             traffic: model::system::traffic::Traffic::default(),
             health_path: None,
-        });
+            protocol,
+            send_proxy_protocol: false,
+            carriage: Default::default(),
+        }));
         Route { name: name.into(), listen: ports.iter().map(|port| at(*port)).collect(), target }
     }
 
@@ -74,6 +114,23 @@ mod tests {
             [(1, "a"), (2, "a"), (3, "b")]
         );
         assert_eq!(clashes, ["b 127.0.0.1:2: route a listens there already"]);
+    }
+
+    #[test]
+    fn routes_that_requests_tell_apart_share_an_address() {
+        let http = |name, ports| speaking(Protocol::Http, name, ports);
+        let routes = vec![http("a", &[1, 2]), http("b", &[1]), route("c", &[1, 3]), http("d", &[3])];
+        let table = RouteTable { routes, ..RouteTable::default() };
+        let (_, clashes) = wanted(&table);
+        assert_eq!(
+            clashes,
+            ["c 127.0.0.1:1: route a listens there already", "d 127.0.0.1:3: route c listens there already"]
+        );
+        let names = |port| shared(&table)[&at(port)].iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(1), names(2), names(3)),
+            (vec!["a".into(), "b".into()], vec!["a".into()], vec!["c".into()])
+        );
     }
 
     #[test]

@@ -5,4 +5,5 @@
 
 pub mod database;
 pub mod listen;
+pub mod proxy_header;
 pub mod service;

@@ -109,6 +109,7 @@ impl DatabaseRoute {
             retried: counters.retried,
             ejected: Vec::new(),
             panic: false,
+            troubles: Vec::new(),
         }
     }
 

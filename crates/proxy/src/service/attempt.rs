@@ -42,7 +42,7 @@ pub(super) async fn send(
     deadline: Duration,
 ) -> Outcome {
     if let Some(mut sender) = upstream.reuse(repeatable) {
-        match sender.try_send_request(request).await {
+        match sender.send(request).await {
             Ok(response) => return answered(response, flight, sender, upstream),
             Err(mut error) => match error.take_message() {
                 Some(unsent) => request = unsent,
@@ -58,11 +58,12 @@ pub(super) async fn send(
         }
         Err(_) => return Outcome::Unsent(flight, Box::new(request), Failure::Late),
     };
-    match sender.try_send_request(request).await {
+    match sender.send(request).await {
         Ok(response) => answered(response, flight, sender, upstream),
         Err(mut error) => match error.take_message() {
             Some(unsent) => Outcome::Unsent(flight, Box::new(unsent), Failure::Broken),
-            None => Outcome::Lost(flight, Some(Failure::Broken)),
+            // Not the instance's fault if it is the client that did not go on.
+            None => Outcome::Lost(flight, (!error.error().is_user()).then_some(Failure::Broken)),
         },
     }
 }

@@ -15,6 +15,7 @@ use super::upstream::{Sender, Upstream};
 pub(super) struct Carried {
     incoming: Incoming,
     behind: Option<Behind>,
+    instance: Arc<Upstream>,
 }
 
 /// What is held until the body has ended.
@@ -27,9 +28,15 @@ pub(super) struct Behind {
 
 impl Carried {
     pub(super) fn new(incoming: Incoming, behind: Behind) -> Self {
-        let mut carried = Self { incoming, behind: Some(behind) };
+        let instance = behind.upstream.clone();
+        let mut carried = Self { incoming, behind: Some(behind), instance };
         carried.look_for_end();
         carried
+    }
+
+    /// Which instance answers.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance.id
     }
 
     fn look_for_end(&mut self) {

@@ -15,6 +15,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::answer::{self, Body};
+use super::arriving::{Arriving, Pulse};
 use super::attempt::{self, Outcome, Reply};
 use super::carried::Carried;
 use super::route::{Chosen, Destination, ServiceRoute};
@@ -28,8 +29,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 const SENT_MOST: usize = 3;
 /// A repeatable request's body up to this size is read first, so that it can be sent again.
 const WHOLE_MOST: u64 = 16 << 10;
-/// How long a client may take for such a body.
-const WHOLE_LONGEST: Duration = Duration::from_secs(30);
+/// What a client is told that does not go on.
+const TOO_SLOW: &str = "The body of the request did not come in time.";
 
 /// One request.
 pub(super) struct Errand {
@@ -61,7 +62,7 @@ enum RequestBody {
     /// All of it is here.
     Whole(Bytes),
     /// It comes from the client, once; `None` while an instance has it.
-    Stream(Option<Incoming>),
+    Stream(Option<Arriving>, Arc<Pulse>),
 }
 
 /// An attempt under way.
@@ -85,6 +86,7 @@ impl Errand {
         head: Parts,
         body: Incoming,
         upgrading: bool,
+        pause_longest: Duration,
     ) -> Result<Self, &'static str> {
         let keys = route.traffic(|traffic| traffic.idempotency_keys);
         let may_repeat = !upgrading && head::is_repeatable(&head.method, &head.headers, keys);
@@ -92,9 +94,11 @@ impl Errand {
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())
         } else if may_repeat && is_small {
-            RequestBody::Whole(read_whole(body).await?)
+            RequestBody::Whole(read_whole(body, pause_longest).await?)
         } else {
-            RequestBody::Stream(Some(body))
+            let (body, pulse) =
+                Arriving::new(body, (!head::is_conversation(&head.headers)).then_some(pause_longest));
+            RequestBody::Stream(Some(body), pulse)
         };
         let repeatable = may_repeat && matches!(body, RequestBody::Whole(_));
         let stay = route.stay(&head.headers);
@@ -119,8 +123,8 @@ impl Errand {
     /// Sends the request until there is an answer.
     pub(super) async fn run(mut self, upgrade: Upgrade) -> Response<Body> {
         self.begin().await;
-        let end = self.begun + LONGEST;
         while !self.race.is_empty() {
+            let end = self.end();
             let wake = self.late_at.map_or(end, |late| late.min(end));
             let finished = tokio::select! {
                 biased;
@@ -133,11 +137,22 @@ impl Errand {
                         return self.deliver(*reply, upgrade);
                     }
                 }
-                None if wake == end => break,
-                None => self.ask_another_too(),
+                None if Instant::now() >= self.end() => break,
+                None if self.late_at.is_some_and(|late| late <= Instant::now()) => self.ask_another_too(),
+                // The client sends on, and the instance's time has not begun.
+                None => {}
             }
         }
         self.give_up(upgrade)
+    }
+
+    /// When the instances' time is over. It counts from the last that came of the request's body.
+    fn end(&self) -> Instant {
+        let whole = match &self.body {
+            RequestBody::Whole(_) => self.begun,
+            RequestBody::Stream(_, pulse) => pulse.last().unwrap_or_else(Instant::now),
+        };
+        whole.max(self.begun) + LONGEST
     }
 
     /// Sends the request to a first instance. While all are at their limits it waits, if the queue has room for it.
@@ -213,7 +228,7 @@ impl Errand {
     fn request(&mut self) -> Option<Request<Outgoing>> {
         let body = match &mut self.body {
             RequestBody::Whole(bytes) => Either::Left(Full::new(bytes.clone())),
-            RequestBody::Stream(incoming) => Either::Right(incoming.take()?),
+            RequestBody::Stream(arriving, _) => Either::Right(arriving.take()?),
         };
         let mut request = Request::new(body);
         request.method_mut().clone_from(&self.head.method);
@@ -230,7 +245,7 @@ impl Errand {
             Outcome::Unsent(_flight, request, failure) => {
                 self.route.failed(key, failure);
                 self.sent -= 1;
-                if let (RequestBody::Stream(place), Either::Right(body)) =
+                if let (RequestBody::Stream(place, _), Either::Right(body)) =
                     (&mut self.body, request.into_body())
                 {
                     *place = Some(body);
@@ -280,6 +295,9 @@ impl Errand {
 
     fn deliver(mut self, mut reply: Reply, upgrade: Upgrade) -> Response<Body> {
         self.race.clear();
+        if let RequestBody::Stream(_, pulse) = &self.body {
+            pulse.answered();
+        }
         if let Some(cookie) = self.route.new_cookie(self.stay, reply.behind.flight.key) {
             reply.response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -289,7 +307,7 @@ impl Errand {
         let Reply { response, behind } = reply;
         let (mut head, body) = response.into_parts();
         head::release(&mut head.headers, false);
-        Response::from_parts(head, Either::Right(Carried::new(body, behind)))
+        Response::from_parts(head, Body::carried(Carried::new(body, behind)))
     }
 
     fn unasked_upgrade(&self) -> Response<Body> {
@@ -303,6 +321,11 @@ impl Errand {
             self.route.failed(reply.behind.flight.key, Failure::ServerError);
             return self.deliver(*reply, upgrade);
         }
+        if let RequestBody::Stream(_, pulse) = &self.body
+            && pulse.is_late()
+        {
+            return answer::plain(StatusCode::REQUEST_TIMEOUT, TOO_SLOW);
+        }
         let sentence = if self.is_crowded { self.route.count_refused() } else { self.route.count_failed() };
         if !self.race.is_empty() {
             let late = format!("No instance answered within {} seconds.", LONGEST.as_secs());
@@ -312,15 +335,15 @@ impl Errand {
             let lost = "The instance broke off before it answered, and the request may have had an effect.";
             return answer::plain(StatusCode::BAD_GATEWAY, lost);
         }
-        answer::plain(StatusCode::SERVICE_UNAVAILABLE, &sentence)
+        self.route.unavailable(&sentence)
     }
 }
 
-async fn read_whole(body: Incoming) -> Result<Bytes, &'static str> {
-    match timeout(WHOLE_LONGEST, body.collect()).await {
+async fn read_whole(body: Incoming, longest: Duration) -> Result<Bytes, &'static str> {
+    match timeout(longest, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(_)) => Err("The request's body broke off."),
-        Err(_) => Err("The request's body did not arrive in time."),
+        Err(_) => Err(TOO_SLOW),
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
+use model::system::Protocol;
 use tokio::time::{sleep_until, timeout};
 
 use super::route::ServiceRoute;
@@ -28,12 +29,15 @@ pub(super) async fn keep(route: Arc<ServiceRoute>, key: Key) {
     }
 }
 
-/// Whether the instance answers: its health page as it should, or, where it has none, anything that is no server error.
+/// Whether the instance takes a connection if nothing else is known of what it speaks, else whether it answers: its health page as it should, or, where it has none, anything that is no server error.
 async fn ask(upstream: &Upstream, path: Option<&str>) -> bool {
+    if upstream.protocol() == Protocol::Tcp {
+        return upstream.open().await.is_ok();
+    }
     let Some(request) = question(upstream, path) else { return false };
     let conversation = async {
         let mut sender = upstream.connect().await.ok()?;
-        let answer = sender.send_request(request).await.ok()?;
+        let answer = sender.send(request).await.ok()?;
         Some(answer.status())
     };
     match timeout(LONGEST, conversation).await {

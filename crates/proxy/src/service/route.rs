@@ -1,24 +1,37 @@
 //! One service route: its balancer and its instances' connections, shared by all requests.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue};
 use model::routes::{InstanceEndpoint, InstanceRouteState, RouteReport, ServiceTarget};
 use model::system::traffic::Traffic;
+use model::system::{Carriage, Limits, Protocol};
 use model::time::Moment;
 use model::{RouteName, SiteName};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use rustls::sign::CertifiedKey;
+use tokio::sync::Notify;
 
+use super::answer::{self, Body};
+use super::entrance::{Door, Entrance};
+use super::guarded::Patience;
+use super::probe;
+use super::tls::{self, Identity};
 use super::upstream::Upstream;
-use super::{answer, probe, server};
 use crate::core::service::sticky::{self, Cookies};
 use crate::core::service::{Balancer, Choice, Failure, Key, Wish};
-use crate::{clock, dice, farewell};
+use crate::crowd::Place;
+use crate::files::Watched;
+use crate::{clock, dice};
+
+/// A connection that takes back so many requests more than it lets be answered ends: each costs an instance a connection
+/// ("rapid reset").
+const TAKEN_BACK_MOST: u64 = 100;
 
 /// Cookies of one name that are looked at: a client has one, somebody else may send any number.
 const COOKIES_MOST: usize = 4;
@@ -31,7 +44,10 @@ pub(crate) struct ServiceRoute {
     open: AtomicU64,
     /// Wakes a waiting request when an instance may have room for it.
     room: Notify,
-    removed: watch::Sender<bool>,
+    /// Requests that could be written to the access log.
+    asked: AtomicU64,
+    /// It is in no table any more.
+    removed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -43,6 +59,11 @@ struct Shared {
     upstreams: HashMap<Key, Arc<Upstream>>,
     /// Instances of former tables whose connections may not all have ended.
     leaving: Vec<Arc<Upstream>>,
+    protocol: Protocol,
+    send_proxy_protocol: bool,
+    carriage: Arc<Carriage>,
+    identity: Option<Arc<Identity>>,
+    page: Option<Arc<Watched<Bytes>>>,
 }
 
 /// A request that counts as under way at an instance for as long as this lives.
@@ -81,9 +102,21 @@ pub(super) struct Destination {
 /// A client's connection, counted as open for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Visit {
-    pub(super) route: Arc<ServiceRoute>,
+    /// The routes that it may ask.
+    routes: Vec<Arc<ServiceRoute>>,
     pub(super) client: IpAddr,
+    pub(super) is_secure: bool,
+    pub(super) limits: Limits,
+    pub(super) patience: Patience,
+    pub(super) entrance: Arc<Entrance>,
+    pub(super) place: Place,
+    /// Requests that were answered, and such that the client took back before.
+    answered: AtomicU64,
+    taken_back: AtomicU64,
 }
+
+/// A request until its answer begins. Dropped before, it was taken back by its client.
+pub(super) struct Question(Option<Arc<Visit>>);
 
 impl ServiceRoute {
     pub(crate) fn new(name: RouteName, target: &ServiceTarget, site: Option<&SiteName>) -> Self {
@@ -94,14 +127,21 @@ impl ServiceRoute {
             cookies: None,
             upstreams: HashMap::new(),
             leaving: Vec::new(),
+            protocol: target.protocol,
+            send_proxy_protocol: target.send_proxy_protocol,
+            carriage: Arc::default(),
+            identity: None,
+            page: None,
         };
         shared.match_upstreams();
+        shared.carry(&target.carriage);
         Self {
             name,
             shared: Mutex::new(shared),
             open: AtomicU64::new(0),
             room: Notify::new(),
-            removed: watch::Sender::new(false),
+            asked: AtomicU64::new(0),
+            removed: AtomicBool::new(false),
         }
     }
 
@@ -112,7 +152,13 @@ impl ServiceRoute {
         shared.service = target.service.to_string();
         shared.health_path.clone_from(&target.health_path);
         shared.balancer.swap(target, site, clock::now());
+        if shared.protocol != target.protocol {
+            shared.protocol = target.protocol;
+            shared.retire_all();
+        }
+        shared.send_proxy_protocol = target.send_proxy_protocol;
         shared.match_upstreams();
+        shared.carry(&target.carriage);
         drop(shared);
         self.room.notify_one();
     }
@@ -122,9 +168,62 @@ impl ServiceRoute {
         self.lock().cookies = cookies;
     }
 
-    /// The route is not in the table any more: clients' connections end after the request under way.
+    /// The route is not in the table any more: its entrances end, and nobody is probed for it.
     pub(crate) fn remove(&self) {
-        self.removed.send_replace(true);
+        self.removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Its name in the system file.
+    pub(crate) fn name(&self) -> &RouteName {
+        &self.name
+    }
+
+    /// How it speaks with its clients.
+    pub(crate) fn carriage(&self) -> Arc<Carriage> {
+        self.lock().carriage.clone()
+    }
+
+    /// What its instances speak.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.lock().protocol
+    }
+
+    /// Whether its instances want to hear of each connection's client first.
+    pub(super) fn sends_proxy_protocol(&self) -> bool {
+        self.lock().send_proxy_protocol
+    }
+
+    /// Its certificate.
+    pub(super) fn certificate(&self) -> Option<Arc<CertifiedKey>> {
+        self.lock().identity.as_ref().and_then(|identity| identity.value())
+    }
+
+    /// Whether the next request is written to the access log; `None`: not even if it fails.
+    pub(super) fn samples(&self) -> Option<bool> {
+        let every = u64::from(self.lock().carriage.access_log?);
+        Some(self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(every))
+    }
+
+    /// Returns when the route's files have been read.
+    pub(crate) async fn furnished(&self) {
+        let (identity, page) = {
+            let shared = self.lock();
+            (shared.identity.clone(), shared.page.clone())
+        };
+        if let Some(identity) = identity {
+            identity.looked().await;
+        }
+        if let Some(page) = page {
+            page.looked().await;
+        }
+    }
+
+    /// What a client is told when no instance can answer.
+    pub(super) fn unavailable(&self, sentence: &str) -> Response<Body> {
+        match self.lock().page.as_ref().and_then(|page| page.value()) {
+            Some(page) => answer::maintenance((*page).clone()),
+            None => answer::plain(hyper::StatusCode::SERVICE_UNAVAILABLE, sentence),
+        }
     }
 
     /// Returns when nothing is connected to instances that are gone.
@@ -139,21 +238,6 @@ impl ServiceRoute {
         self.lock().leaving.clear();
     }
 
-    /// Takes over an accepted connection.
-    pub(crate) fn receive(self: Arc<Self>, stream: TcpStream, room: OwnedSemaphorePermit) {
-        let Ok(peer) = stream.peer_addr() else { return };
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let removed = self.removed.subscribe();
-        let visit = Visit { route: self, client: peer.ip() };
-        tokio::spawn(server::serve(stream, visit, removed, room));
-    }
-
-    /// Turns a connection away because the proxy is full.
-    pub(crate) fn turn_away(&self, stream: TcpStream, limit: usize) {
-        self.lock().balancer.failed_request();
-        tokio::spawn(farewell::say(stream, answer::crowded(limit)));
-    }
-
     pub(crate) fn report(&self) -> RouteReport {
         let shared = self.lock();
         let counters = shared.balancer.counters();
@@ -166,6 +250,7 @@ impl ServiceRoute {
             retried: counters.retried,
             ejected: shared.balancer.ejected().map(str::to_owned).collect(),
             panic: shared.balancer.is_in_panic(),
+            troubles: shared.troubles(),
         }
     }
 
@@ -239,7 +324,7 @@ impl ServiceRoute {
 
     /// When the instance is to be probed next; `None` when it need not be.
     pub(super) fn probe_at(&self, key: Key) -> Option<Moment> {
-        if *self.removed.borrow() {
+        if self.removed.load(Ordering::Relaxed) {
             return None;
         }
         self.lock().balancer.probe_at(key)
@@ -282,6 +367,42 @@ impl ServiceRoute {
 }
 
 impl Shared {
+    /// Takes over how the route speaks with clients; files that it has already keep being watched.
+    fn carry(&mut self, carriage: &Carriage) {
+        if *self.carriage == *carriage {
+            return;
+        }
+        self.identity = carriage.tls.as_ref().map(|files| {
+            let paths = [files.certificate.clone(), files.key.clone()];
+            let present = self.identity.take().filter(|identity| identity.is_of(&paths));
+            present.unwrap_or_else(|| Arc::new(tls::identity(files)))
+        });
+        self.page = carriage.maintenance.as_ref().map(|path| {
+            let present = self.page.take().filter(|page| page.is_of(std::slice::from_ref(path)));
+            let bytes = |contents: &[Vec<u8>]| Ok(contents.concat().into());
+            present.unwrap_or_else(|| Arc::new(Watched::new(vec![path.clone()], bytes)))
+        });
+        self.carriage = Arc::new(carriage.clone());
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let identity = self.identity.as_ref().and_then(|identity| identity.trouble());
+        let page = self.page.as_ref().and_then(|page| page.trouble());
+        identity
+            .map(|why| format!("TLS: {why}"))
+            .into_iter()
+            .chain(page.map(|why| format!("maintenance page: {why}")))
+            .collect()
+    }
+
+    /// No connection of now serves another request.
+    fn retire_all(&mut self) {
+        for upstream in self.upstreams.drain().map(|(_, upstream)| upstream) {
+            upstream.retire();
+            self.leaving.push(upstream);
+        }
+    }
+
     /// Makes the connections' state that of the balancer's instances.
     fn match_upstreams(&mut self) {
         let mut former = std::mem::take(&mut self.upstreams);
@@ -292,7 +413,7 @@ impl Shared {
             if usable.is_none() {
                 self.leaving.extend(present);
             }
-            let upstream = usable.unwrap_or_else(|| Arc::new(Upstream::new(endpoint.address)));
+            let upstream = usable.unwrap_or_else(|| Arc::new(Upstream::new(endpoint, self.protocol)));
             tell(&upstream, endpoint);
             self.upstreams.insert(key, upstream);
         }
@@ -354,8 +475,51 @@ impl Drop for Waiting {
     }
 }
 
+impl Visit {
+    pub(super) fn new(
+        door: &Door,
+        from: SocketAddr,
+        is_secure: bool,
+        entrance: Arc<Entrance>,
+        place: Place,
+    ) -> Self {
+        let routes = door.routes();
+        for route in &routes {
+            route.open.fetch_add(1, Ordering::Relaxed);
+        }
+        let (limits, patience) = (door.limits, door.patience());
+        let client = from.ip().to_canonical();
+        let (answered, taken_back) = Default::default();
+        Self { routes, client, is_secure, limits, patience, entrance, place, answered, taken_back }
+    }
+}
+
+impl Question {
+    pub(super) fn new(visit: Arc<Visit>) -> Self {
+        Self(Some(visit))
+    }
+
+    pub(super) fn answered(mut self) {
+        if let Some(visit) = self.0.take() {
+            visit.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let Some(visit) = &self.0 else { return };
+        let taken_back = visit.taken_back.fetch_add(1, Ordering::Relaxed) + 1;
+        if taken_back >= TAKEN_BACK_MOST + visit.answered.load(Ordering::Relaxed) {
+            visit.place.evict();
+        }
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.route.open.fetch_sub(1, Ordering::Relaxed);
+        for route in &self.routes {
+            route.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

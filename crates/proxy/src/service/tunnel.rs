@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http_body_util::{Either, Full};
 use hyper::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -29,11 +28,12 @@ pub(super) fn begin(upgrade: Upgrade, reply: Reply) -> Response<Body> {
     tokio::spawn(carry(upgrade, instance_side, behind));
     let (mut head, _) = response.into_parts();
     head::release(&mut head.headers, true);
-    Response::from_parts(head, Either::Left(Full::default()))
+    Response::from_parts(head, Body::whole(""))
 }
 
 async fn carry(upgrade: Upgrade, instance_side: OnUpgrade, behind: Behind) {
-    let Upgrade { client_side, visit: _visit } = upgrade;
+    let Upgrade { client_side, visit } = upgrade;
+    let _busy = visit.place.busy();
     let Behind { flight, sender: _, upstream } = behind;
     let _tunnel = flight.into_tunnel();
     let mut gone = upstream.watch();

@@ -2,24 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::header;
+use hyper::http::uri::{PathAndQuery, Scheme};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::routes::InstanceEndpoint;
+use model::system::Protocol;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::arriving::Arriving;
+use super::severed::Severed;
 use crate::socket;
 
 /// The body of a request to an instance: whole and repeatable, or as it comes from the client.
-pub(super) type Outgoing = Either<Full<Bytes>, Incoming>;
-/// The sending end of one connection.
-pub(super) type Sender = SendRequest<Outgoing>;
+pub(super) type Outgoing = Either<Full<Bytes>, Arriving>;
+/// What came of a request; it comes back if it was never sent.
+pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>;
 
 /// How long an instance may take to accept a connection.
 const CONNECT_LONGEST: Duration = Duration::from_secs(1);
@@ -30,11 +38,24 @@ const IDLE_LONGEST: Duration = Duration::from_secs(60);
 /// A request that must not be sent twice uses only connections that were in use this recently: the instance may be
 /// closing an older one at this very moment.
 const IDLE_LONGEST_ONCE: Duration = Duration::from_secs(1);
+/// Requests that one HTTP/2 connection carries at once; for more there is another one.
+const STREAMS_MOST: usize = 100;
+/// What an instance may send ahead for one request. All of a connection's requests together stay below the window of the
+/// connection, so that a client who takes nothing stops no other.
+const WINDOW_STREAM: u32 = 128 << 10;
+const WINDOW_CONNECTION: u32 = 16 << 20;
+/// The most bytes of the head of an answer.
+const HEAD_MOST: u32 = 64 << 10;
+/// How often a silent HTTP/2 connection is asked whether it lives, and how long it has for an answer.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_LONGEST: Duration = Duration::from_secs(5);
 
 /// One instance as the destination of connections.
 #[derive(Debug)]
 pub(super) struct Upstream {
+    pub(super) id: String,
     address: SocketAddr,
+    protocol: Protocol,
     /// True when the instance is gone; every connection to it holds a receiver.
     gone: watch::Sender<bool>,
     pool: Mutex<Pool>,
@@ -42,21 +63,50 @@ pub(super) struct Upstream {
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// The longest unused first.
+    /// HTTP/1.1, the longest unused first.
     idle: Vec<Idle>,
+    /// HTTP/2.
+    lanes: Vec<Lane>,
     /// No connection is kept any more.
     retired: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    sender: http1::SendRequest<Outgoing>,
     since: Instant,
 }
 
+/// An HTTP/2 connection.
+#[derive(Clone, Debug)]
+struct Lane {
+    sender: http2::SendRequest<Outgoing>,
+    load: Arc<AtomicUsize>,
+    last_used: Instant,
+}
+
+/// The sending end of a connection, for one request.
+#[derive(Debug)]
+pub(super) enum Sender {
+    /// A connection of its own.
+    Http1(http1::SendRequest<Outgoing>),
+    /// A share of one.
+    Http2 {
+        /// To the connection.
+        sender: http2::SendRequest<Outgoing>,
+        /// Counts as long as the request lasts.
+        _share: Share,
+    },
+}
+
+/// A request on an HTTP/2 connection.
+#[derive(Debug)]
+pub(super) struct Share(Arc<AtomicUsize>);
+
 impl Upstream {
-    pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, gone: watch::Sender::new(false), pool: Mutex::default() }
+    pub(super) fn new(endpoint: &InstanceEndpoint, protocol: Protocol) -> Self {
+        let (id, address) = (endpoint.id.clone(), endpoint.address);
+        Self { id, address, protocol, gone: watch::Sender::new(false), pool: Mutex::default() }
     }
 
     /// Where the instance listens.
@@ -64,10 +114,18 @@ impl Upstream {
         self.address
     }
 
+    /// What it speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// An unused connection, if there is one that may serve this request.
     pub(super) fn reuse(&self, repeatable: bool) -> Option<Sender> {
         let longest = if repeatable { IDLE_LONGEST } else { IDLE_LONGEST_ONCE };
         let mut pool = self.lock();
+        if self.protocol == Protocol::H2 {
+            return pool.share(longest);
+        }
         while let Some(idle) = pool.idle.pop() {
             if idle.since.elapsed() > longest {
                 // All others are even older, but may do for another request.
@@ -75,7 +133,7 @@ impl Upstream {
                 return None;
             }
             if idle.sender.is_ready() {
-                return Some(idle.sender);
+                return Some(Sender::Http1(idle.sender));
             }
         }
         None
@@ -83,26 +141,56 @@ impl Upstream {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> io::Result<Sender> {
+        let (stream, gone) = self.open().await?;
+        match self.protocol {
+            Protocol::H2 => self.begin_http2(stream, gone).await,
+            Protocol::Http | Protocol::Tcp => begin_http1(stream, gone).await,
+        }
+    }
+
+    /// A new connection as it is, with what tells that the instance is gone.
+    pub(super) async fn open(&self) -> io::Result<(TcpStream, watch::Receiver<bool>)> {
         let mut gone = self.gone.subscribe();
         let stream = tokio::select! {
             () = until(&mut gone) => return Err(io::Error::other("the instance is gone")),
             connected = timeout(CONNECT_LONGEST, TcpStream::connect(self.address)) => connected??,
         };
         socket::prepare(&stream);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        Ok((stream, gone))
+    }
+
+    async fn begin_http2(&self, stream: TcpStream, gone: watch::Receiver<bool>) -> io::Result<Sender> {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW_STREAM)
+            .initial_connection_window_size(WINDOW_CONNECTION)
+            .max_header_list_size(HEAD_MOST)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_LONGEST)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(Severed::new(stream, gone)))
+            .await
+            .map_err(io::Error::other)?;
         tokio::spawn(async move {
-            tokio::select! {
-                outcome = connection.with_upgrades() => if let Err(error) = outcome {
-                    tracing::debug!(%error, "an instance's connection ended");
-                },
-                () = until(&mut gone) => {}
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an instance's connection ended");
             }
         });
-        Ok(sender)
+        let lane = Lane { sender, load: Arc::default(), last_used: Instant::now() };
+        let share = lane.share();
+        let mut pool = self.lock();
+        if !pool.retired {
+            pool.lanes.push(lane);
+        }
+        Ok(share)
     }
 
     /// Keeps a connection for the next request once it is ready for one.
-    pub(super) fn give_back(self: &Arc<Self>, mut sender: Sender) {
+    pub(super) fn give_back(self: &Arc<Self>, sender: Sender) {
+        let mut sender = match sender {
+            Sender::Http1(sender) => sender,
+            Sender::Http2 { .. } => return,
+        };
         if sender.is_ready() {
             self.keep(sender);
         } else if !sender.is_closed() {
@@ -115,7 +203,7 @@ impl Upstream {
         }
     }
 
-    fn keep(&self, sender: Sender) {
+    fn keep(&self, sender: http1::SendRequest<Outgoing>) {
         let mut pool = self.lock();
         let stale = |idle: &Idle| idle.sender.is_closed() || idle.since.elapsed() > IDLE_LONGEST;
         if pool.retired || pool.idle.len() >= IDLE_MOST {
@@ -132,6 +220,7 @@ impl Upstream {
         let mut pool = self.lock();
         pool.retired = true;
         pool.idle.clear();
+        pool.lanes.clear();
     }
 
     /// The instance takes requests (again).
@@ -165,6 +254,79 @@ impl Upstream {
     fn lock(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn begin_http1(stream: TcpStream, mut gone: watch::Receiver<bool>) -> io::Result<Sender> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            outcome = connection.with_upgrades() => if let Err(error) = outcome {
+                tracing::debug!(%error, "an instance's connection ended");
+            },
+            () = until(&mut gone) => {}
+        }
+    });
+    Ok(Sender::Http1(sender))
+}
+
+impl Pool {
+    /// A share of the least loaded connection that has been in use within `longest`.
+    fn share(&mut self, longest: Duration) -> Option<Sender> {
+        self.lanes.retain(|lane| {
+            !lane.sender.is_closed() && (lane.load() > 0 || lane.last_used.elapsed() <= IDLE_LONGEST)
+        });
+        let fresh = |lane: &&mut Lane| lane.load() > 0 || lane.last_used.elapsed() <= longest;
+        let lane = self.lanes.iter_mut().filter(fresh).min_by_key(|lane| lane.load())?;
+        if lane.load() >= STREAMS_MOST {
+            return None;
+        }
+        lane.last_used = Instant::now();
+        Some(lane.share())
+    }
+}
+
+impl Lane {
+    fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    fn share(&self) -> Sender {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Sender::Http2 { sender: self.sender.clone(), _share: Share(self.load.clone()) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Sender {
+    /// Sends a request whose head is that of HTTP/1.1.
+    pub(super) async fn send(&mut self, request: Request<Outgoing>) -> Sent {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2 { sender, .. } => sender.try_send_request(as_http2(request)).await,
+        }
+    }
+}
+
+/// HTTP/2 names the host in its target, and a connection is no business of a request.
+fn as_http2(mut request: Request<Outgoing>) -> Request<Outgoing> {
+    let host = request.headers_mut().remove(header::HOST);
+    request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::UPGRADE);
+    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let authority = host.as_ref().map_or(&b"localhost"[..], |host| host.as_bytes());
+    let target = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build();
+    match target {
+        Ok(target) => *request.uri_mut() = target,
+        // hyper refuses the target as it is, and the request comes back.
+        Err(error) => tracing::debug!(%error, "a target cannot be written for HTTP/2"),
+    }
+    *request.version_mut() = hyper::Version::HTTP_2;
+    request
 }
 
 /// Returns when the instance is gone.

@@ -10,6 +10,7 @@ use model::routes::{
     ProxyReport, Route, RouteTable, RouteTarget, ServiceTarget, ToProxy,
 };
 use model::system::traffic::Traffic;
+use model::system::{Carriage, Protocol};
 use proxy::ProxyOptions;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -37,8 +38,11 @@ impl Proxy {
     }
 
     pub(crate) fn start_in(directory: &Path) -> Self {
-        let options =
-            ProxyOptions { socket: directory.join("proxy.sock"), state_file: directory.join("routes.json") };
+        let options = ProxyOptions {
+            socket: directory.join("proxy.sock"),
+            state_file: directory.join("routes.json"),
+            log: directory.to_path_buf(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.spawn(proxy::run(options.clone()));
@@ -211,7 +215,28 @@ pub(crate) fn service_with(
     instances: Vec<InstanceEndpoint>,
     traffic: Traffic,
 ) -> Vec<Route> {
-    let target =
-        RouteTarget::Service(ServiceTarget { service: "web".into(), instances, traffic, health_path: None });
-    vec![Route { name: "public".into(), listen: vec![listen], target }]
+    let mut route = service_route("public", listen, Protocol::Http, instances, Carriage::default());
+    if let RouteTarget::Service(target) = &mut route.target {
+        target.traffic = traffic;
+    }
+    vec![route]
+}
+
+pub(crate) fn service_route(
+    name: &str,
+    listen: SocketAddr,
+    protocol: Protocol,
+    instances: Vec<InstanceEndpoint>,
+    carriage: Carriage,
+) -> Route {
+    let target = RouteTarget::Service(Box::new(ServiceTarget {
+        service: "web".into(),
+        instances,
+        traffic: Traffic::default(),
+        health_path: None,
+        protocol,
+        send_proxy_protocol: false,
+        carriage,
+    }));
+    Route { name: name.into(), listen: vec![listen], target }
 }

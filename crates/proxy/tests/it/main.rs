@@ -3,11 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly, as the tests themselves may")]
 
 mod agent;
+mod carriage;
 mod choice;
 mod client;
 mod database;
 mod drain;
 mod faults;
+mod frames;
+mod hardening;
 mod http;
+mod http2;
 mod listen;
+mod peer;
 mod postgres;
+mod tcp;
+mod tls;

@@ -118,6 +118,9 @@ impl Comparison<'_> {
             ["health" | "ready", ..] => says(Impact::None, "instances are asked this way from now on"),
             ["after"] => says(Impact::None, "it holds when an instance starts for the first time next"),
             ["traffic", ..] => says(Impact::None, "the next request is routed so"),
+            ["protocol" | "send_proxy_protocol"] => {
+                says(Impact::None, "proxies speak so to its instances from the next connection on")
+            }
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
             ["command" | "ports" | "user" | "env" | "memory", ..] => says(
                 Impact::Rolling,
@@ -157,6 +160,12 @@ impl Comparison<'_> {
             ["target"] => says(Impact::None, self.new_target(name)),
             ["park_limit" | "park_connections"] => {
                 says(Impact::None, "it holds for the next connection that has to wait")
+            }
+            ["host" | "path" | "redirect_https" | "maintenance" | "trusted_proxies" | "access_log", ..] => {
+                says(Impact::None, "it holds for the next request; no connection is closed")
+            }
+            ["tls" | "proxy_protocol" | "limits", ..] => {
+                says(Impact::None, "it holds for the next connection; those that are open stay as they are")
             }
             _ => refused("nothing is known about how to do it"),
         }

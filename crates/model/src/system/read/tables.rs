@@ -3,7 +3,7 @@
 use super::table::table;
 use super::values::{
     Address, DueTimes, DurabilityWord, Endpoint, EngineWord, HumanDuration, Memory, Number, Percent, Ports,
-    RoleWord, Setting, Texts, Times,
+    ProtocolWord, RoleWord, Setting, Texts, Times,
 };
 use super::{At, Section};
 
@@ -194,6 +194,13 @@ table! {
         stop_grace: HumanDuration,
         /// The operating system user it runs as when the agent is root. Without it `nobody`.
         user: String,
+        /// What its instances speak on their port: `http` is HTTP/1.1, `h2` is HTTP/2 without TLS (as gRPC servers do),
+        /// `tcp` is anything: connections are passed on as they are. `health.http` asks with HTTP/1.1 in any case.
+        #[schemars(extend("default" = "http"))]
+        protocol: ProtocolWord,
+        /// With `protocol = "tcp"`: begin each connection with a PROXY header (version 2) that names the client.
+        #[schemars(extend("default" = false))]
+        send_proxy_protocol: bool,
         /// How requests are spread over its instances.
         traffic: TrafficTable,
         /// How an instance that may take requests is told from one that may not. An instance that is not ready gets no
@@ -343,7 +350,7 @@ table! {
         /// Where it listens: `":8080"` for every address of a node, or an address with a port.
         #[schemars(extend("examples" = [":8080", "10.0.1.11:8080", "[fd00::1]:8080"]))]
         listen: Endpoint,
-        /// The service it leads to, with HTTP.
+        /// The service it leads to, with HTTP or, where the service has `protocol = "tcp"`, as a connection.
         service: String,
         /// The database it leads to, with PostgreSQL's protocol.
         database: String,
@@ -356,6 +363,71 @@ table! {
         /// How many connections may wait so on one node.
         #[schemars(extend("default" = 1000, "minimum" = 0, "maximum" = 100_000))]
         park_connections: Number,
+        /// The host names it serves; `*.` stands for any labels before. Several routes to services may listen in one place
+        /// when their hosts or paths tell them apart. Without it all that no other route there names.
+        #[schemars(extend("examples" = ["shop.example", ["shop.example", "*.shop.example"]]))]
+        host: Texts,
+        /// Only requests whose path begins so, in whole segments: `/api` covers `/api/orders`, not `/apix`. Of several routes
+        /// the one with the longest takes a request. The path is passed on as it came. Without it every path.
+        #[schemars(extend("examples" = ["/api"]))]
+        path: String,
+        /// Serve HTTPS, with HTTP/2 and HTTP/1.1. Without it HTTP/1.1, and HTTP/2 to clients that begin with it.
+        tls: TlsTable,
+        /// Answer every request with 308 and the same address on this port of HTTPS, usually 443.
+        #[schemars(extend("minimum" = 1, "maximum" = 65535, "examples" = [443]))]
+        redirect_https: Number,
+        /// What clients may ask of the proxy.
+        limits: LimitsTable,
+        /// HTML file shown with status 503 when no instance can answer; read again when it changes. Without it a sentence.
+        #[schemars(extend("examples" = ["/etc/shop/maintenance.html"]))]
+        maintenance: String,
+        /// Addresses of proxies before this one, whose `X-Forwarded-*` and `Forwarded` are continued. What anybody else sends
+        /// in them is thrown away.
+        #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+        trusted_proxies: Vec<At<String>>,
+        /// Addresses of balancers that begin every connection with a PROXY header (version 1 or 2). From others such a header
+        /// is not understood.
+        #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+        proxy_protocol: Vec<At<String>>,
+        /// Write one of so many requests to `log/access.jsonl` below the node's root, and every one that failed. Without it
+        /// none.
+        #[schemars(extend("minimum" = 1, "maximum" = 1_000_000, "examples" = [1, 100]))]
+        access_log: Number,
+    }
+}
+
+table! {
+    /// The certificate of a route. The files are read on every node and again when they change; a pair that does not fit
+    /// leaves the former one in use.
+    #[schemars(extend("required" = ["certificate", "key"]))]
+    TlsTable {
+        /// PEM file with the certificate, followed by those that vouch for it.
+        #[schemars(extend("examples" = ["/etc/shop/tls.crt"]))]
+        certificate: String,
+        /// PEM file with the private key of `certificate`.
+        #[schemars(extend("examples" = ["/etc/shop/tls.key"]))]
+        key: String,
+    }
+}
+
+table! {
+    /// What clients of a route may ask of the proxy.
+    LimitsTable {
+        /// The most headers of a request; with more it is answered with 431.
+        #[schemars(extend("default" = 128, "minimum" = 8, "maximum" = 1000))]
+        headers: Number,
+        /// The most bytes of a request's head.
+        #[schemars(extend("default" = 32768, "minimum" = 8192, "maximum" = 65536))]
+        header_bytes: Number,
+        /// How long a head may take from its first byte to its last.
+        #[schemars(extend("default" = "10s"))]
+        header_timeout: HumanDuration,
+        /// How long a connection may stay unused, or take nothing of what it is sent.
+        #[schemars(extend("default" = "1m15s"))]
+        idle_timeout: HumanDuration,
+        /// How long a request's body may pause while no answer has begun. gRPC calls may pause as they like.
+        #[schemars(extend("default" = "30s"))]
+        body_timeout: HumanDuration,
     }
 }
 

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::super::duration::{self, DurationError};
 use super::super::nearest::nearest;
 use super::super::problem::Code;
-use super::super::{Availability, JobSchedule, Listen, PortRange, Role, Schedule, size};
+use super::super::{Availability, JobSchedule, Listen, PortRange, Protocol, Role, Schedule, size};
 use super::{At, Read, Reader, quoted};
 
 /// A whole number; each key checks its own range.
@@ -71,6 +71,10 @@ pub(in super::super) enum DurabilityWord {
     Async,
 }
 
+/// What instances speak.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct ProtocolWord(pub(in super::super) Protocol);
+
 /// Which members a route leads to.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct RoleWord(pub(in super::super) Role);
@@ -78,6 +82,11 @@ pub(in super::super) struct RoleWord(pub(in super::super) Role);
 const ENGINES: [(&str, EngineWord); 1] = [("postgres", EngineWord::Postgres)];
 const DURABILITIES: [(&str, DurabilityWord); 2] =
     [("zero-loss", DurabilityWord::ZeroLoss), ("async", DurabilityWord::Async)];
+const PROTOCOLS: [(&str, ProtocolWord); 3] = [
+    ("http", ProtocolWord(Protocol::Http)),
+    ("h2", ProtocolWord(Protocol::H2)),
+    ("tcp", ProtocolWord(Protocol::Tcp)),
+];
 const ROLES: [(&str, RoleWord); 3] = [
     ("primary", RoleWord(Role::Primary)),
     ("standby", RoleWord(Role::Standby)),
@@ -421,6 +430,14 @@ impl Read for DurabilityWord {
     }
 }
 
+impl Read for ProtocolWord {
+    const EXPECTED: &'static str = "a text";
+
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_, '_>) -> Option<Self> {
+        reader.word(Self::EXPECTED, Code::UnknownWord, &PROTOCOLS, value)
+    }
+}
+
 impl Read for RoleWord {
     const EXPECTED: &'static str = "a text";
 
@@ -462,5 +479,6 @@ schemas! {
     Times { "type": "string", "format": "schedule", "pattern": "^(hourly|daily [0-9]{2}:[0-9]{2}|weekly [a-z]+ [0-9]{2}:[0-9]{2})$" },
     EngineWord { "enum": ["postgres"] },
     DurabilityWord { "enum": ["zero-loss", "async"] },
+    ProtocolWord { "enum": ["http", "h2", "tcp"] },
     RoleWord { "enum": ["primary", "standby", "any"] },
 }

@@ -3,6 +3,7 @@
 //! A description is drafted from whatever could be read, so that one broken value hides no other problem; it is only
 //! given out when nothing is wrong.
 
+mod carriage;
 mod databases;
 mod jobs;
 mod names;

@@ -30,6 +30,8 @@ struct Claim {
     span: Range<usize>,
     /// On which nodes.
     nodes: BTreeSet<NodeName>,
+    /// Which one, if it is a route's.
+    route: Option<RouteName>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,15 +135,20 @@ impl Check<'_, '_> {
                 }
                 let shared = claim.nodes.intersection(&later.nodes).next().filter(|_| claim.meets(later));
                 if let Some(node) = shared {
-                    self.report_pair(claim, later, node);
+                    self.report_pair(claim, later, node, system);
                 }
             }
         }
     }
 
-    fn report_pair(&mut self, a: &Claim, b: &Claim, node: &NodeName) {
+    fn report_pair(&mut self, a: &Claim, b: &Claim, node: &NodeName, system: &System) {
         let (first, second) = if a.span.start <= b.span.start { (a, b) } else { (b, a) };
         let port = first.ports.first.max(second.ports.first);
+        if let (Some(one), Some(other)) = (&first.route, &second.route)
+            && self.share(one, other, [&first.span, &second.span], system)
+        {
+            return;
+        }
         if (first.who, second.who) == (Claimant::Route, Claimant::Route) {
             self.error(
                 Code::DuplicatePort,
@@ -193,6 +200,7 @@ impl Check<'_, '_> {
                 what: "the agent".to_owned(),
                 span: span.clone(),
                 nodes: BTreeSet::from([name]),
+                route: None,
             });
         }
         claims
@@ -210,6 +218,7 @@ impl Check<'_, '_> {
                 what: format!("the database `{}`", entry.name),
                 span: span.clone(),
                 nodes: database.members.iter().cloned().collect(),
+                route: None,
             })
         };
         entries.filter_map(claim).collect()
@@ -227,6 +236,7 @@ impl Check<'_, '_> {
                 what: format!("the service `{}`", entry.name),
                 span: span.clone(),
                 nodes: system.nodes_for(service).into_iter().cloned().collect(),
+                route: None,
             })
         };
         entries.filter_map(claim).collect()
@@ -249,6 +259,7 @@ impl Check<'_, '_> {
                 what: format!("the route `{}`", entry.name),
                 span: span.clone(),
                 nodes: workers.iter().filter(|node| has(node)).cloned().collect(),
+                route: Some(RouteName::new(entry.name.clone())),
             })
         };
         entries.filter_map(claim).collect()

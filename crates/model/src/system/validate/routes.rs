@@ -45,6 +45,7 @@ impl Check<'_, '_> {
                 0..=100_000,
                 1000,
             ),
+            carriage: self.carriage(entry, table, system),
         }
     }
 

@@ -8,7 +8,7 @@ use super::super::placeholder::{self, Placeholder, RoutePart};
 use super::super::problem::Code;
 use super::super::read::tables::{HealthTable, RouteTable, ServiceTable};
 use super::super::read::{At, Field, HumanDuration, Named, Section};
-use super::super::{Health, Placement, PortRange, Probe, Service, System};
+use super::super::{Health, Placement, PortRange, Probe, Protocol, Service, System};
 use super::Check;
 use crate::{NodeName, ServiceName, SiteName};
 
@@ -58,11 +58,28 @@ impl Check<'_, '_> {
             ready: self.ready(name, table),
             memory: self.memory(&table.memory, &path("memory")),
             after: self.after(name, table),
+            protocol: table.protocol.given().map_or(Protocol::Http, |at| at.value.0),
+            send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
         };
+        self.check_proxy_protocol(name, table, &service);
         if let Some(at) = table.user.given() {
             self.check_user("user", at);
         }
         service
+    }
+
+    fn check_proxy_protocol(&mut self, name: &str, table: &ServiceTable, service: &Service) {
+        let span = table.send_proxy_protocol.span();
+        if let Some(span) = span.filter(|_| service.send_proxy_protocol && service.protocol != Protocol::Tcp)
+        {
+            self.error(
+                Code::KeyWithoutEffect,
+                span,
+                format!("`send_proxy_protocol` has no effect on the service `{name}`"),
+            )
+            .why("one connection to an instance carries the requests of many clients; `X-Forwarded-For` names each")
+            .hint("remove it, or write protocol = \"tcp\"");
+        }
     }
 
     /// The range of ports the file gives; 0 to 0 stands for one to be chosen.

@@ -26,7 +26,15 @@ fn instance(number: u16, state: InstanceRouteState) -> InstanceEndpoint {
 fn target(states: &[InstanceRouteState]) -> ServiceTarget {
     let instances = states.iter().zip(1..).map(|(state, number)| instance(number, *state)).collect();
     let traffic = Traffic { slow_start: Duration::ZERO, ..Traffic::default() };
-    ServiceTarget { service: "web".into(), instances, traffic, health_path: None }
+    ServiceTarget {
+        service: "web".into(),
+        instances,
+        traffic,
+        health_path: None,
+        protocol: Default::default(),
+        send_proxy_protocol: false,
+        carriage: Default::default(),
+    }
 }
 
 fn with(states: &[InstanceRouteState], change: impl FnOnce(&mut Traffic)) -> ServiceTarget {

@@ -1,14 +1,15 @@
 //! The rules for heads of requests and answers: what is refused, what is not passed on, what is added.
 //!
-//! Sources: RFC 9110 section 7 (routing), RFC 9112 sections 3, 6 and 11 (request targets, framing, smuggling).
-
-use std::net::IpAddr;
+//! Sources: RFC 9110 section 7 (routing), RFC 9112 sections 3, 6 and 11 (request targets, framing, smuggling), RFC 9113
+//! section 8 (what HTTP/2 must not carry into HTTP/1.1).
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, StatusCode, Uri, Version};
 use thiserror::Error;
+
+use super::forwarded::{self, Client};
 
 /// The longest request target taken.
 const LONGEST_TARGET: usize = 8 << 10;
@@ -21,9 +22,6 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why a request is not passed on.
@@ -32,9 +30,15 @@ pub enum Refusal {
     /// Two readers could see different ends of the request.
     #[error("the request's length is ambiguous: {0}")]
     Framing(&'static str),
-    /// HTTP/1.1 requires exactly one.
+    /// HTTP/1.1 requires exactly one; HTTP/2 an authority, and none that says something else.
     #[error("the request must have exactly one valid Host header")]
     Host,
+    /// HTTP/2 has its own means for what these headers say.
+    #[error("HTTP/2 does not allow the header `{0}`")]
+    Connection(&'static str),
+    /// More headers than the route takes.
+    #[error("the request has more than {0} headers")]
+    TooMany(usize),
     /// Nothing here tunnels to arbitrary places.
     #[error("CONNECT is not served")]
     Connect,
@@ -50,20 +54,36 @@ impl Refusal {
     /// The status that says so.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Framing(_) | Self::Host | Self::Target => StatusCode::BAD_REQUEST,
+            Self::Framing(_) | Self::Host | Self::Target | Self::Connection(_) => StatusCode::BAD_REQUEST,
+            Self::TooMany(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
         }
     }
 }
 
-/// Checks a request and turns its head into the one for an instance. Returns the protocol it wants to upgrade to.
-pub fn admit(head: &mut Parts, client: IpAddr) -> Result<Option<HeaderValue>, Refusal> {
+/// Checks a request with at most `most` headers and brings its target into origin form. Returns the authority that the
+/// client asked for.
+pub fn check(head: &mut Parts, most: usize) -> Result<Option<HeaderValue>, Refusal> {
+    if head.headers.len() > most {
+        return Err(Refusal::TooMany(most));
+    }
     check_framing(head)?;
+    if head.version == Version::HTTP_2 {
+        check_connection(&head.headers)?;
+    }
     let host = host(head)?;
     head.uri = target(head)?;
+    Ok(host)
+}
+
+/// Turns a checked head into the one for an instance. Returns the protocol it wants to upgrade to.
+pub fn pass_on(head: &mut Parts, host: Option<HeaderValue>, client: &Client) -> Option<HeaderValue> {
+    let upgrade = wanted_upgrade(&head.headers).filter(|_| head.version < Version::HTTP_2);
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     head.version = Version::HTTP_11;
-    let upgrade = wanted_upgrade(&head.headers);
     remove_hop_by_hop(&mut head.headers);
     // Answered by this proxy when the body is read; an instance would answer it a second time.
     head.headers.remove(header::EXPECT);
@@ -71,8 +91,11 @@ pub fn admit(head: &mut Parts, client: IpAddr) -> Result<Option<HeaderValue>, Re
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
-    add_forwarded(&mut head.headers, client, host);
-    Ok(upgrade)
+    forwarded::write(&mut head.headers, client, host.as_ref());
+    if let Some(host) = host {
+        head.headers.insert(header::HOST, host);
+    }
+    upgrade
 }
 
 /// Turns the head of an instance's answer into the one for the client.
@@ -90,6 +113,11 @@ pub fn release(headers: &mut HeaderMap, upgraded: bool) {
 pub fn is_repeatable(method: &Method, headers: &HeaderMap, keys: bool) -> bool {
     let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     methods.contains(method) || (keys && headers.contains_key(IDEMPOTENCY_KEY))
+}
+
+/// Whether both sides may talk in turns and pause as long as they like (gRPC).
+pub fn is_conversation(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether an answer with this status may be better from another instance.
@@ -121,22 +149,50 @@ fn is_number(length: &HeaderValue) -> bool {
     !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
+fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
+    let found = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    match found.into_iter().find(|name| headers.contains_key(*name)) {
+        Some(name) => Err(Refusal::Connection(name)),
+        None => Ok(()),
+    }
+}
+
+/// HTTP/2 may send a cookie in crumbs; HTTP/1.1 has one header for all (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
 /// The authority the client asked for. In an absolute target it is the target's, whatever the header says (RFC 9112
 /// section 3.2.2).
 fn host(head: &Parts) -> Result<Option<HeaderValue>, Refusal> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let first = hosts.next();
-    if hosts.next().is_some() || (first.is_none() && head.version >= Version::HTTP_11) {
+    if hosts.next().is_some() || (first.is_none() && head.version == Version::HTTP_11) {
         return Err(Refusal::Host);
     }
-    let unreadable = |host: &HeaderValue| host.as_bytes().iter().any(|byte| b" \t/\\@?#".contains(byte));
+    let unreadable = |host: &HeaderValue| host.as_bytes().iter().any(|byte| b" \t/\\@?#,\"<>".contains(byte));
     if first.is_some_and(unreadable) {
         return Err(Refusal::Host);
     }
-    match head.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).map(Some).map_err(|_| Refusal::Host),
-        None => Ok(first.cloned()),
+    let Some(authority) = head.uri.authority() else {
+        // HTTP/2 without an authority is a request that came through an older proxy: its Host counts.
+        return if first.is_none() && head.version == Version::HTTP_2 {
+            Err(Refusal::Host)
+        } else {
+            Ok(first.cloned())
+        };
+    };
+    let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Host)?;
+    let differs = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    if unreadable(&authority) || (head.version == Version::HTTP_2 && first.is_some_and(differs)) {
+        return Err(Refusal::Host);
     }
+    Ok(Some(authority))
 }
 
 /// The target in origin form.
@@ -182,21 +238,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
-}
-
-fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, host: Option<HeaderValue>) {
-    let chain: Vec<&str> =
-        headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let chain = chain.into_iter().map(str::to_owned).chain([client.to_canonical().to_string()]);
-    let chain = chain.collect::<Vec<_>>().join(", ");
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(host) = host {
-        headers.insert(FORWARDED_HOST, host.clone());
-        headers.insert(header::HOST, host);
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 mod balancer;
 mod budget;
+pub mod directory;
+pub mod forwarded;
 pub mod head;
 mod health;
 mod latency;

@@ -251,6 +251,7 @@ fn instances_that_fail_clients_although_they_are_ready_are_told() {
         retried: 2,
         ejected: vec!["web-2@w1".to_owned()],
         panic,
+        troubles: vec![],
     };
     let with = |panic| verdict(|overview| overview.traffic.routes.push(report(panic)));
     let told = |verdict: &Verdict| verdict.troubles[0].what.clone();
