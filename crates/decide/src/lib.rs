@@ -10,6 +10,7 @@ pub mod lease;
 pub mod member;
 pub mod patience;
 pub mod placement;
+pub mod release;
 pub mod route;
 pub mod silence;
 pub mod start_order;

@@ -1,7 +1,11 @@
 //! On which node does each instance of a service run? Even over sites, then over nodes; an instance that runs stays.
+//!
+//! An instance that is wanted no more is replaced before it goes: its replacement is ready first, then it is *leaving*
+//! (no proxy gives it new requests), and it is ended when every proxy has acknowledged that and no request is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::release::Digest;
 use model::{NodeName, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +20,25 @@ pub struct Placed {
     /// else: its turn.
     #[serde(default)]
     pub renew: u64,
+    /// Whether it gets no new requests, because it is to end.
+    #[serde(default)]
+    pub leaving: bool,
+    /// The release it runs from; `None` where the service has none.
+    #[serde(default)]
+    pub release: Option<Origin>,
+    /// While a release takes over: the part of all requests, of a thousand, that all instances with such a part get
+    /// together; 0 keeps it running without any.
+    #[serde(default)]
+    pub share: Option<u16>,
+}
+
+/// Which release an instance runs from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its number.
+    pub number: u64,
+    /// Its artefact.
+    pub digest: Digest,
 }
 
 /// All instances of all services: coordination key `placement`. The index of an instance is its number, from 1.
@@ -25,43 +48,192 @@ pub type Placement = BTreeMap<ServiceName, BTreeMap<u32, Placed>>;
 pub struct Wish<'a> {
     /// Its name.
     pub service: &'a ServiceName,
-    /// How many instances.
-    pub instances: u32,
-    /// Nodes that may run it, with their sites.
+    /// What shall run; several groups while a release takes over.
+    pub groups: Vec<Group>,
+    /// How many must be ready before one that serves may go.
+    pub need: u32,
+    /// The release whose instances get no requests from now on, whatever else is ready.
+    pub expelled: Option<u64>,
+    /// Nodes that may run it, with their sites; not those that are lost or drained.
     pub allowed: Vec<(&'a NodeName, &'a SiteName)>,
     /// Ports that may be used.
     pub ports: Vec<u16>,
 }
 
-/// Places all wishes. Instances that `current` has on a usable node stay; nodes in `lost` are not usable.
-pub fn decide(wishes: &[Wish<'_>], current: &Placement, lost: &BTreeSet<NodeName>) -> Placement {
-    let mut taken: BTreeSet<(NodeName, u16)> = BTreeSet::new();
-    let mut placement: Placement =
-        wishes.iter().map(|wish| (wish.service.clone(), kept(wish, current, lost))).collect();
-    for placed in placement.values().flat_map(BTreeMap::values) {
-        taken.insert((placed.node.clone(), placed.port));
-    }
-    for wish in wishes {
-        let instances = placement.entry(wish.service.clone()).or_default();
-        for number in 1..=wish.instances {
-            if !instances.contains_key(&number)
-                && let Some(placed) = best_place(wish, instances, &taken, lost)
-            {
-                taken.insert((placed.node.clone(), placed.port));
-                instances.insert(number, placed);
-            }
-        }
-    }
-    placement
+/// Instances of one release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Which one.
+    pub release: Option<Origin>,
+    /// How many.
+    pub instances: u32,
+    /// See [`Placed::share`].
+    pub share: Option<u16>,
 }
 
-/// One instance of a service, as far as its replacement goes.
+/// One instance of a service as its node describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copy {
     /// Whether it takes requests.
     pub ready: bool,
     /// Whether it runs with what an older file said.
     pub outdated: bool,
+    /// Whether its process has ended by itself.
+    pub gone: bool,
+}
+
+/// What is known of the instances.
+pub struct Facts<'a> {
+    /// Nodes whose instances are gone for good.
+    pub lost: &'a BTreeSet<NodeName>,
+    /// How an instance does; `None` when it does not run, or its node is not heard.
+    pub copy: &'a dyn Fn(&ServiceName, u32, &NodeName) -> Option<Copy>,
+    /// Whether a process of ours still has a port of a node: one that is ending would answer for its successor.
+    pub is_held: &'a dyn Fn(&NodeName, u16) -> bool,
+    /// Whether no proxy gives a leaving instance requests any more, and none is under way.
+    pub is_idle: &'a dyn Fn(&ServiceName, u32, &Placed) -> bool,
+}
+
+type Instances = BTreeMap<u32, Placed>;
+
+/// Places all wishes. Instances that `current` has on a usable node stay; those on lost nodes start elsewhere at once,
+/// those on other unusable nodes, and those that are too many, end when enough others are ready.
+pub fn decide(wishes: &[Wish<'_>], current: &Placement, facts: &Facts<'_>) -> Placement {
+    let mut placement: Placement =
+        wishes.iter().map(|wish| (wish.service.clone(), remaining(wish.service, current, facts))).collect();
+    let mut taken: BTreeSet<(NodeName, u16)> = placement
+        .values()
+        .flat_map(BTreeMap::values)
+        .map(|placed| (placed.node.clone(), placed.port))
+        .collect();
+    for wish in wishes {
+        let instances = placement.entry(wish.service.clone()).or_default();
+        let mut stay = BTreeSet::new();
+        let mut missing = vec![];
+        for group in &wish.groups {
+            let numbers = staying(wish, group, instances, facts);
+            for number in &numbers {
+                if let Some(placed) = instances.get_mut(number) {
+                    placed.leaving = false;
+                    placed.share = group.share;
+                }
+            }
+            missing.push((group, count(group.instances).saturating_sub(numbers.len())));
+            stay.extend(numbers);
+        }
+        release(wish, instances, &stay, facts);
+        for (group, missing) in missing {
+            fill(wish, group, missing, instances, &mut taken, facts);
+        }
+    }
+    placement
+}
+
+fn count(instances: u32) -> usize {
+    usize::try_from(instances).unwrap_or(usize::MAX)
+}
+
+/// The instances that are not on a lost node, and have not left.
+fn remaining(service: &ServiceName, current: &Placement, facts: &Facts<'_>) -> Instances {
+    let gone = |number: u32, placed: &Placed| {
+        facts.lost.contains(&placed.node) || (placed.leaving && (facts.is_idle)(service, number, placed))
+    };
+    let all = current.get(service).into_iter().flatten();
+    all.filter(|(number, placed)| !gone(**number, placed))
+        .map(|(number, placed)| (*number, placed.clone()))
+        .collect()
+}
+
+/// The numbers of those that make up a group: as many as it wants, those that need not come back and serve first.
+fn staying(wish: &Wish<'_>, group: &Group, instances: &Instances, facts: &Facts<'_>) -> BTreeSet<u32> {
+    let usable = |placed: &Placed| {
+        placed.release == group.release
+            && wish.ports.contains(&placed.port)
+            && wish.allowed.iter().any(|(node, _)| **node == placed.node)
+    };
+    let mut ranked: Vec<(bool, bool, u32)> = instances
+        .iter()
+        .filter(|(_, placed)| usable(placed))
+        .map(|(number, placed)| (placed.leaving, !is_ready(wish, *number, placed, facts), *number))
+        .collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(count(group.instances)).map(|(_, _, number)| number).collect()
+}
+
+/// Takes out of service what does not stay, as far as enough others are ready.
+fn release(wish: &Wish<'_>, instances: &mut Instances, stay: &BTreeSet<u32>, facts: &Facts<'_>) {
+    let ready: BTreeSet<u32> = instances
+        .iter()
+        .filter(|(number, placed)| {
+            !placed.leaving && placed.share != Some(0) && is_ready(wish, **number, placed, facts)
+        })
+        .map(|(number, _)| *number)
+        .collect();
+    let mut spare = ready.len().saturating_sub(count(wish.need));
+    // What serves nobody can go when its replacement has a place.
+    let replaced = stay.len() >= wish.groups.iter().map(|group| count(group.instances)).sum();
+    for (number, placed) in
+        instances.iter_mut().filter(|(number, placed)| !stay.contains(number) && !placed.leaving)
+    {
+        let expelled =
+            wish.expelled.is_some() && placed.release.as_ref().map(|of| of.number) == wish.expelled;
+        if expelled {
+            placed.leaving = true;
+        } else if !ready.contains(number) {
+            placed.leaving = replaced;
+        } else if spare > 0 {
+            placed.leaving = true;
+            spare -= 1;
+        }
+    }
+}
+
+/// Finds places for what a group is missing.
+fn fill(
+    wish: &Wish<'_>,
+    group: &Group,
+    missing: usize,
+    instances: &mut Instances,
+    taken: &mut BTreeSet<(NodeName, u16)>,
+    facts: &Facts<'_>,
+) {
+    for _ in 0..missing {
+        let Some((node, port)) = best_place(wish, group, instances, taken, facts) else { return };
+        // A number whose last bearer there has not ended yet would be taken for it.
+        let is_free = |number: &u32| {
+            !instances.contains_key(number) && (facts.copy)(wish.service, *number, &node).is_none()
+        };
+        let Some(number) = (1..=u32::MAX).find(is_free) else { return };
+        taken.insert((node.clone(), port));
+        let (release, share) = (group.release.clone(), group.share);
+        instances.insert(number, Placed { node, port, renew: 0, leaving: false, release, share });
+    }
+}
+
+fn is_ready(wish: &Wish<'_>, number: u32, placed: &Placed, facts: &Facts<'_>) -> bool {
+    (facts.copy)(wish.service, number, &placed.node).is_some_and(|copy| copy.ready)
+}
+
+/// Even over sites, then over nodes, and each release by itself: what is left of the other one will go.
+fn best_place(
+    wish: &Wish<'_>,
+    group: &Group,
+    instances: &Instances,
+    taken: &BTreeSet<(NodeName, u16)>,
+    facts: &Facts<'_>,
+) -> Option<(NodeName, u16)> {
+    let site_of = |node: &NodeName| wish.allowed.iter().find(|(n, _)| *n == node).map(|(_, site)| *site);
+    let counted = || instances.values().filter(|placed| !placed.leaving && placed.release == group.release);
+    let on_node = |node: &NodeName| counted().filter(|placed| placed.node == *node).count();
+    let in_site = |site: &SiteName| counted().filter(|placed| site_of(&placed.node) == Some(site)).count();
+    let is_free =
+        |node: &NodeName, port: u16| !taken.contains(&(node.clone(), port)) && !(facts.is_held)(node, port);
+    let free = |node: &NodeName| wish.ports.iter().find(|port| is_free(node, **port)).copied();
+    wish.allowed
+        .iter()
+        .filter_map(|(node, site)| Some((in_site(site), on_node(node), *node, free(node)?)))
+        .min()
+        .map(|(_, _, node, port)| (node.clone(), port))
 }
 
 /// Gives the next instance its turn to be replaced: one of a service at a time, and only while all others are ready.
@@ -69,12 +241,12 @@ pub struct Copy {
 pub fn renew(
     current: &Placement,
     generation: u64,
-    copies: impl Fn(&ServiceName, u32, &Placed) -> Option<Copy>,
+    copies: impl Fn(&ServiceName, u32, &NodeName) -> Option<Copy>,
 ) -> Option<(Placement, String)> {
     for (service, instances) in current {
         let known: Vec<(u32, &Placed, Option<Copy>)> = instances
             .iter()
-            .map(|(number, placed)| (*number, placed, copies(service, *number, placed)))
+            .map(|(number, placed)| (*number, placed, copies(service, *number, &placed.node)))
             .collect();
         let outdated = |copy: &Option<Copy>| copy.is_some_and(|copy| copy.outdated);
         let under_way = known.iter().any(|(_, placed, copy)| outdated(copy) && placed.renew >= generation);
@@ -97,98 +269,5 @@ pub fn renew(
     None
 }
 
-fn kept(wish: &Wish<'_>, current: &Placement, lost: &BTreeSet<NodeName>) -> BTreeMap<u32, Placed> {
-    let usable = |placed: &Placed| {
-        !lost.contains(&placed.node)
-            && wish.ports.contains(&placed.port)
-            && wish.allowed.iter().any(|(node, _)| **node == placed.node)
-    };
-    let running = current.get(wish.service).into_iter().flatten();
-    running
-        .filter(|(number, placed)| **number <= wish.instances && usable(placed))
-        .map(|(number, placed)| (*number, placed.clone()))
-        .collect()
-}
-
-fn best_place(
-    wish: &Wish<'_>,
-    instances: &BTreeMap<u32, Placed>,
-    taken: &BTreeSet<(NodeName, u16)>,
-    lost: &BTreeSet<NodeName>,
-) -> Option<Placed> {
-    let site_of = |node: &NodeName| wish.allowed.iter().find(|(n, _)| *n == node).map(|(_, site)| *site);
-    let on_node = |node: &NodeName| instances.values().filter(|placed| placed.node == *node).count();
-    let in_site =
-        |site: &SiteName| instances.values().filter(|placed| site_of(&placed.node) == Some(site)).count();
-    let free =
-        |node: &NodeName| wish.ports.iter().find(|port| !taken.contains(&(node.clone(), **port))).copied();
-    wish.allowed
-        .iter()
-        .filter(|(node, _)| !lost.contains(*node))
-        .filter_map(|(node, site)| Some((in_site(site), on_node(node), *node, free(node)?)))
-        .min()
-        .map(|(_, _, node, port)| Placed { node: node.clone(), port, renew: 0 })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(instances: u32, current: &Placement, lost: &[&str]) -> Vec<String> {
-        let (service, sites) = (ServiceName::from("web"), ["east", "west"].map(SiteName::from));
-        let nodes = ["e1", "e2", "w1"].map(NodeName::from);
-        let allowed = vec![(&nodes[0], &sites[0]), (&nodes[1], &sites[0]), (&nodes[2], &sites[1])];
-        let wish = Wish { service: &service, instances, allowed, ports: vec![9000, 9001] };
-        let lost = lost.iter().map(|n| NodeName::from(*n)).collect();
-        let placement = decide(&[wish], current, &lost);
-        placement[&service].iter().map(|(number, p)| format!("{number}@{}:{}", p.node, p.port)).collect()
-    }
-
-    fn current(places: &[(u32, &str, u16)]) -> Placement {
-        let map = places
-            .iter()
-            .map(|(n, node, port)| (*n, Placed { node: (*node).into(), port: *port, renew: 0 }))
-            .collect();
-        BTreeMap::from([(ServiceName::from("web"), map)])
-    }
-
-    #[test]
-    fn spreads_over_sites_first() {
-        assert_eq!(place(3, &Placement::new(), &[]), ["1@e1:9000", "2@w1:9000", "3@e2:9000"]);
-    }
-
-    #[test]
-    fn what_runs_stays_and_what_is_lost_moves() {
-        let now = current(&[(1, "e1", 9000), (2, "w1", 9000), (3, "e2", 9000)]);
-        assert_eq!(place(3, &now, &["w1"]), ["1@e1:9000", "2@e1:9001", "3@e2:9000"]);
-        assert_eq!(place(2, &now, &[]), ["1@e1:9000", "2@w1:9000"]);
-    }
-
-    #[test]
-    fn one_instance_is_replaced_at_a_time_and_only_while_the_others_are_ready() {
-        let (old, new) = (Copy { ready: true, outdated: true }, Copy { ready: true, outdated: false });
-        let gone = Copy { ready: false, outdated: false };
-        let turn = |placement: &Placement, copies: [Option<Copy>; 3]| {
-            let copy = |_: &ServiceName, number: u32, _: &Placed| copies[number as usize - 1];
-            renew(placement, 7, copy).map(|(next, because)| {
-                let turns = next["web"].iter().filter(|(_, placed)| placed.renew == 7);
-                (turns.map(|(number, _)| *number).collect::<Vec<_>>(), because)
-            })
-        };
-        let mut now = current(&[(1, "e1", 9000), (2, "w1", 9000), (3, "e2", 9000)]);
-        let first = Some((vec![1], "web-1 on e1 is replaced, 3 of 3 wait".to_owned()));
-        assert_eq!(turn(&now, [Some(old); 3]), first);
-        now.get_mut("web").unwrap().get_mut(&1).unwrap().renew = 7;
-        assert_eq!(turn(&now, [Some(old); 3]), None, "web-1 has its turn and has not ended yet");
-        assert_eq!(turn(&now, [Some(gone), Some(old), Some(old)]), None);
-        assert_eq!(turn(&now, [None, Some(old), Some(old)]), None);
-        let second = Some((vec![1, 2], "web-2 on w1 is replaced, 2 of 3 wait".to_owned()));
-        assert_eq!(turn(&now, [Some(new), Some(old), Some(old)]), second);
-        assert_eq!(turn(&now, [Some(new); 3]), None);
-    }
-
-    #[test]
-    fn places_nothing_where_no_port_is_free() {
-        assert_eq!(place(9, &Placement::new(), &["e2", "w1"]), ["1@e1:9000", "2@e1:9001"]);
-    }
-}
+mod tests;

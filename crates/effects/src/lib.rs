@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod artefact;
 pub mod clock;
 pub mod disposable;
 pub mod files;

@@ -47,7 +47,8 @@ pub(crate) fn missing(system: &System, places: &[&Path]) -> Vec<Problem> {
 /// The program of a service below the service's directory; `None` when it is the node's own.
 fn relative(service: &Service) -> Option<PathBuf> {
     let program = service.command.first()?;
-    let own = program.starts_with('/') || !program.contains('/');
+    // What a release brings (`{release}/...`) is on no node before it.
+    let own = program.starts_with(['/', '{']) || !program.contains('/');
     (!own).then(|| PathBuf::from(program.trim_start_matches("./")))
 }
 

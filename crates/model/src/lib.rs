@@ -8,10 +8,12 @@ pub mod jobs;
 pub mod leadership;
 pub mod name;
 pub mod postgres;
+pub mod release;
 pub mod routes;
 pub mod script;
 pub mod status;
 pub mod system;
 pub mod time;
+pub mod upkeep;
 
 pub use name::{DatabaseName, JobName, LineName, NodeName, RouteName, ServiceName, SiteName, SystemName};

@@ -1,5 +1,6 @@
 //! What an agent tells its node's proxy: an immutable table of all routes, replaced as a whole, acknowledged by generation.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,18 @@ pub struct ServiceTarget {
     /// How the route speaks with its clients.
     #[serde(default)]
     pub carriage: Carriage,
+    /// Those that get a part of their own of all requests, if there are such.
+    #[serde(default)]
+    pub trial: Option<Trial>,
+}
+
+/// Instances of a release that is being tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Their ids.
+    pub instances: BTreeSet<String>,
+    /// The part of all requests, of a thousand, that they get together.
+    pub share: u16,
 }
 
 /// One running copy of a service as a route's destination.
@@ -228,4 +241,140 @@ pub struct RouteReport {
     /// What the route lacks although it serves: a file that cannot be used, with the reason.
     #[serde(default)]
     pub troubles: Vec<String>,
+    /// What a service's instances did with the requests they were given.
+    #[serde(default)]
+    pub instances: Vec<InstanceReport>,
+}
+
+/// What one instance did with the requests that one proxy gave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Its id, e.g. `web-2@e1`.
+    pub id: String,
+    /// Requests under way now.
+    pub under_way: u64,
+    /// What came of the others since the instance came.
+    pub tally: Tally,
+}
+
+/// Counts of an instance's answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Answers that were no failure.
+    pub good: u64,
+    /// Failures: no connection, broken off, a server error, or beaten by an instance that was asked later.
+    pub bad: u64,
+    /// Good answers by how long they took: the first count is of those below 256 us, each next one's limit is the square
+    /// root of two times higher, the last one has no limit. Counts of zero at the end are left out.
+    pub taken: Vec<u64>,
+}
+
+impl Tally {
+    /// So many counts there are at most: the last but one ends at 23 s.
+    pub const BUCKETS: usize = 34;
+    /// The limit of the first count, in microseconds.
+    const FIRST_US: u64 = 256;
+
+    /// A good answer after so many microseconds.
+    pub fn good(&mut self, taken_us: u64) {
+        self.good += 1;
+        let bucket = Self::bucket(taken_us);
+        if self.taken.len() <= bucket {
+            self.taken.resize(bucket + 1, 0);
+        }
+        self.taken[bucket] += 1;
+    }
+
+    /// A failure.
+    pub fn bad(&mut self) {
+        self.bad += 1;
+    }
+
+    /// All that ended.
+    pub fn all(&self) -> u64 {
+        self.good + self.bad
+    }
+
+    /// Adds what another proxy counted.
+    pub fn add(&mut self, other: &Self) {
+        self.good += other.good;
+        self.bad += other.bad;
+        self.taken.resize(self.taken.len().max(other.taken.len()).min(Self::BUCKETS), 0);
+        for (own, more) in self.taken.iter_mut().zip(&other.taken) {
+            *own += more;
+        }
+    }
+
+    /// What came since `before`; all of it when the counts began anew meanwhile.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let of = |counts: &[u64], place: usize| counts.get(place).copied().unwrap_or(0);
+        let restarted = self.good < before.good
+            || self.bad < before.bad
+            || (0..before.taken.len()).any(|place| of(&self.taken, place) < before.taken[place]);
+        if restarted {
+            return self.clone();
+        }
+        let taken = (0..self.taken.len()).map(|place| self.taken[place] - of(&before.taken, place));
+        Self { good: self.good - before.good, bad: self.bad - before.bad, taken: taken.collect() }
+    }
+
+    /// How long all but the slowest answers took, in microseconds: an upper limit of the `share`th answer of 1000.
+    pub fn quantile_us(&self, share: u64) -> Option<u64> {
+        let all: u64 = self.taken.iter().sum();
+        let rank = (all * share).div_ceil(1000).max(1);
+        let mut seen = 0;
+        for (bucket, count) in self.taken.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return Some(Self::limit_us(bucket));
+            }
+        }
+        None
+    }
+
+    fn bucket(taken_us: u64) -> usize {
+        (0..Self::BUCKETS - 1).find(|bucket| taken_us < Self::limit_us(*bucket)).unwrap_or(Self::BUCKETS - 1)
+    }
+
+    /// Powers of two, and between two of them the lower one times 181/128, which is the root of two.
+    fn limit_us(bucket: usize) -> u64 {
+        let whole = Self::FIRST_US << (bucket / 2);
+        if bucket.is_multiple_of(2) { whole } else { whole * 181 / 128 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_tells_how_long_answers_took_within_half_of_it() {
+        let mut tally = Tally::default();
+        for _ in 0..90 {
+            tally.good(2000);
+        }
+        for _ in 0..10 {
+            tally.good(50_000);
+        }
+        let (middle, slow) = (tally.quantile_us(500).unwrap(), tally.quantile_us(990).unwrap());
+        assert!((2000..3000).contains(&middle) && (50_000..75_000).contains(&slow), "{middle} {slow}");
+        assert_eq!(Tally::default().quantile_us(500), None);
+        tally.good(u64::MAX);
+        assert_eq!(tally.taken.len(), Tally::BUCKETS);
+    }
+
+    #[test]
+    fn what_came_since_counts_anew_after_a_restart_of_the_proxy() {
+        let mut before = Tally::default();
+        before.good(300);
+        let mut after = before.clone();
+        after.good(300);
+        after.bad();
+        let since = after.since(&before);
+        assert_eq!((since.good, since.bad, since.taken.iter().sum::<u64>()), (1, 1, 1));
+        assert_eq!(before.since(&after), before, "the proxy has restarted");
+        before.add(&after);
+        assert_eq!((before.good, before.bad), (3, 1));
+    }
 }

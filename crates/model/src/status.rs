@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::leadership::Term;
 use crate::leadership::TimelineOrigin;
 use crate::postgres::{Lsn, Timeline, WalPosition};
-use crate::routes::InstanceEndpoint;
+use crate::release::Digest;
+use crate::routes::{InstanceEndpoint, Tally};
 use crate::{DatabaseName, NodeName};
 
 /// Everything one agent tells the others about its node.
@@ -40,6 +41,42 @@ pub struct NodeStatus {
     /// How far its service instances are with it.
     #[serde(default)]
     pub services: ServicesState,
+    /// Up to which revision of the placement its proxy is known to obey: whatever that takes out of service gets no new
+    /// request from this node.
+    #[serde(default)]
+    pub routed: u64,
+    /// Instances taken out of service at which requests of its proxy are still under way.
+    #[serde(default)]
+    pub carrying: BTreeSet<String>,
+    /// The artefacts of releases that lie unpacked on this node.
+    #[serde(default)]
+    pub artefacts: BTreeSet<Digest>,
+    /// What its proxy counted at the instances of services that are being released.
+    #[serde(default)]
+    pub traffic: BTreeMap<String, Tally>,
+}
+
+impl NodeStatus {
+    /// What an agent that has just started knows: nothing.
+    pub fn new(node: NodeName, incarnation: u64, generation: u64) -> Self {
+        Self {
+            node,
+            incarnation,
+            version: 0,
+            members: BTreeMap::new(),
+            instances: None,
+            silent: BTreeMap::new(),
+            missing: vec![],
+            routes_applied: 0,
+            drained: BTreeMap::new(),
+            generation,
+            services: ServicesState::default(),
+            routed: 0,
+            carrying: BTreeSet::new(),
+            artefacts: BTreeSet::new(),
+            traffic: BTreeMap::new(),
+        }
+    }
 }
 
 /// How far the service instances of a node are with the system file.

@@ -45,6 +45,7 @@ impl Store {
         let current = match value {
             Value::Leadership(..) => self.leadership.as_ref().map_or(0, |stored| stored.revision),
             Value::Placement(_) => self.placement.revision,
+            Value::Releases(_) => return None,
         };
         if current != expected {
             return None;
@@ -57,6 +58,8 @@ impl Store {
             Value::Placement(placement) => {
                 self.placement = Stored { revision: self.revision, value: placement.clone() };
             }
+            // No simulated system has releases.
+            Value::Releases(_) => {}
         }
         Some(self.revision)
     }

@@ -303,8 +303,11 @@ impl World {
                 self.tell(event);
             }
             // The model's coordination elects whom the seed chooses.
-            Command::Routes(_) | Command::Services(_) | Command::System { .. } | Command::HandLead { .. } => {
-            }
+            Command::Routes(_)
+            | Command::Services(_)
+            | Command::Releases(_)
+            | Command::System { .. }
+            | Command::HandLead { .. } => {}
         }
     }
 

@@ -1,14 +1,16 @@
 //! What goes into the agent's mind and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::event::Event;
 use model::leadership::{Leadership, Term};
 use model::postgres::WalPosition;
-use model::routes::{InstanceEndpoint, RouteTable};
+use model::release::{Digest, Releases};
+use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
 use model::status::{PeerMessage, Server, ServicesState, SettingsState, Tenure};
 use model::system::System;
 use model::time::Moment;
+use model::upkeep::Upkeep;
 use model::{DatabaseName, LineName, NodeName, RouteName};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,14 @@ pub enum Input {
     },
     /// The placement of instances was read.
     Placement(Stored<Placement>),
+    /// What operators ask for beyond the file was read.
+    Upkeep(Upkeep),
+    /// The releases of all services were read.
+    Releases(Stored<Releases>),
+    /// These artefacts lie unpacked on this node.
+    Artefacts(BTreeSet<Digest>),
+    /// This node's proxy told its counts.
+    Counted(ProxyReport),
     /// The automation is paused, or not.
     Paused(Option<String>),
     /// A generation of the system file was committed.
@@ -158,6 +168,8 @@ pub enum Store {
     Leadership(DatabaseName),
     /// The placement of instances.
     Placement,
+    /// The releases of services.
+    Releases,
 }
 
 /// What a commit writes.
@@ -167,6 +179,8 @@ pub enum Value {
     Leadership(DatabaseName, Box<Leadership>),
     /// A placement.
     Placement(Placement),
+    /// Releases.
+    Releases(Box<Releases>),
 }
 
 impl Value {
@@ -176,6 +190,7 @@ impl Value {
                 Input::Record { database, stored: Stored { revision, value: *value } }
             }
             Self::Placement(value) => Input::Placement(Stored { revision, value }),
+            Self::Releases(value) => Input::Releases(Stored { revision, value: *value }),
         }
     }
 
@@ -184,6 +199,7 @@ impl Value {
         match self {
             Self::Leadership(database, _) => Store::Leadership(database.clone()),
             Self::Placement(_) => Store::Placement,
+            Self::Releases(_) => Store::Releases,
         }
     }
 }
@@ -356,6 +372,8 @@ pub enum Command {
     Routes(RouteTable),
     /// Run the instances that this placement puts on this node.
     Services(Placement),
+    /// Keep the artefacts of these releases, and no others.
+    Releases(Releases),
     /// A new system file is in force.
     System {
         /// It.

@@ -1,16 +1,17 @@
 //! What the elected leader does for the whole system: leadership of databases, placement of instances.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::leadership::Leadership;
-use model::routes::InstanceRouteState;
+use model::routes::{InstanceEndpoint, InstanceRouteState};
+use model::status::ServicesState;
 use model::{DatabaseName, NodeName, ServiceName, SiteName};
 
 use super::commands::{Store, Value};
 use super::{Agent, Command};
 use crate::leadership::{self, Question, Refusal};
-use crate::placement::{self, Copy, Wish};
+use crate::placement::{self, Copy, Facts, Placement, Wish};
 use crate::view::{MemberView, Members, Reach, Rules};
 
 /// How long a node must be dead before its instances are started elsewhere.
@@ -39,6 +40,8 @@ impl Agent {
         for name in names {
             self.lead_database(&name, commands);
         }
+        self.vacate(commands);
+        self.release(commands);
         self.place(commands);
         self.lead_from_elsewhere(commands);
     }
@@ -46,11 +49,12 @@ impl Agent {
     /// A leader beside a primary is handed on when all is calm: if that node died, an election would have to be waited for
     /// before anything could be decided about the primary.
     pub(super) fn lead_from_elsewhere(&mut self, commands: &mut Vec<Command>) {
-        if self.now < self.lead_rests_until || !self.is_primary(&self.me) || self.is_under_way() {
+        let should_not = |node: &NodeName| self.is_primary(node) || self.upkeep.is_drained(node);
+        if self.now < self.lead_rests_until || !should_not(&self.me) || self.is_under_way() {
             return;
         }
         let able = |node: &&NodeName| {
-            self.peers.get(*node).is_some_and(|peer| peer.is_heard(self.now)) && !self.is_primary(node)
+            self.peers.get(*node).is_some_and(|peer| peer.is_heard(self.now)) && !should_not(node)
         };
         if let Some(to) = self.system.voters().find(able).cloned() {
             commands.push(Command::HandLead { to });
@@ -95,7 +99,7 @@ impl Agent {
     }
 
     /// The rules of a database and everything known of its members.
-    fn view(&self, database: &DatabaseName) -> Option<(Rules, Members)> {
+    pub(super) fn view(&self, database: &DatabaseName) -> Option<(Rules, Members)> {
         let rules = Rules::of(self.system.databases.get(database)?);
         let members =
             rules.members.iter().map(|node| (node.clone(), self.member_view(database, node))).collect();
@@ -144,30 +148,12 @@ impl Agent {
         if self.awaits_commit(&Store::Placement) || self.paused.is_some() {
             return;
         }
-        let nodes: Vec<(&NodeName, &SiteName)> =
-            self.system.workers().map(|(name, node)| (name, &node.site)).collect();
-        let lost: BTreeSet<NodeName> =
-            nodes.iter().filter(|(node, _)| self.is_lost(node)).map(|(n, _)| (*n).clone()).collect();
-        let wishes: Vec<Wish<'_>> = self
-            .system
-            .services
-            .iter()
-            .map(|(name, service)| Wish {
-                service: name,
-                instances: service.instances,
-                allowed: nodes
-                    .iter()
-                    .filter(|(node, site)| service.placement.allows(node, site))
-                    .copied()
-                    .collect(),
-                ports: service.ports.iter().collect(),
-            })
-            .collect();
-        let mut next = placement::decide(&wishes, &self.placement.value, &lost);
+        self.note_leaving();
+        let mut next = self.placed();
         if next == self.placement.value
             && let Some((renewed, because)) =
-                placement::renew(&next, self.generation, |service, number, placed| {
-                    self.copy_of(service, number, &placed.node)
+                placement::renew(&next, self.generation, |service, number, node| {
+                    self.copy_of(service, number, node)
                 })
         {
             self.said.info("system", &self.me, "instances are replaced one after another", &because);
@@ -180,19 +166,74 @@ impl Agent {
         }
     }
 
-    /// How an instance does; `None` when it does not run, or its node is not heard.
-    fn copy_of(&self, service: &ServiceName, number: u32, node: &NodeName) -> Option<Copy> {
-        let id = format!("{service}-{number}@{node}");
-        let (instances, services) = if *node == self.me {
-            (&self.instances, &self.services)
-        } else {
-            let peer = self.peers.get(node).filter(|peer| peer.silence(self.now).is_none())?;
-            let status = peer.status.as_ref()?;
-            (&status.instances, &status.services)
+    /// Where all instances should be now.
+    fn placed(&self) -> Placement {
+        let nodes: Vec<(&NodeName, &SiteName)> =
+            self.system.workers().map(|(name, node)| (name, &node.site)).collect();
+        // A node that the file does not have any more has nothing of ours.
+        let known: BTreeSet<&NodeName> = nodes.iter().map(|(node, _)| *node).collect();
+        let placed = self.placement.value.values().flat_map(BTreeMap::values).map(|placed| &placed.node);
+        let former = placed.filter(|node| !known.contains(node));
+        let lost: BTreeSet<NodeName> =
+            known.iter().copied().filter(|node| self.is_lost(node)).chain(former).cloned().collect();
+        let usable = |node: &NodeName| !lost.contains(node) && !self.upkeep.is_drained(node);
+        let (mut wishes, mut waiting) = (vec![], vec![]);
+        for (name, service) in &self.system.services {
+            let may_run =
+                |(node, site): &&(&NodeName, &SiteName)| usable(node) && service.placement.allows(node, site);
+            let need = self.instances_of(name);
+            let Some(plan) = self.plan(name, service, self.ready_old(name)) else {
+                waiting.push(name);
+                continue;
+            };
+            wishes.push(Wish {
+                service: name,
+                groups: plan.groups,
+                need,
+                expelled: plan.expelled,
+                allowed: nodes.iter().filter(may_run).copied().collect(),
+                ports: service.ports.iter().collect(),
+            });
+        }
+        let facts = Facts {
+            lost: &lost,
+            copy: &|service, number, node| self.copy_of(service, number, node),
+            is_held: &|node, port| self.is_held(node, port),
+            is_idle: &|service, number, placed| self.is_idle(service, number, placed),
         };
-        let instance = instances.iter().flatten().find(|instance| instance.id == id)?;
+        let mut next = placement::decide(&wishes, &self.placement.value, &facts);
+        // What runs without a release goes on until there is one.
+        for name in waiting {
+            let running = self.placement.value.get(name).cloned().unwrap_or_default();
+            next.insert(name.clone(), running);
+        }
+        next
+    }
+
+    /// What runs on a node, and how far it is with the file; `None` when the node is not heard.
+    fn instances_on(&self, node: &NodeName) -> Option<(&[InstanceEndpoint], &ServicesState)> {
+        if *node == self.me {
+            return Some((self.instances.as_deref().unwrap_or_default(), &self.services));
+        }
+        let peer = self.peers.get(node).filter(|peer| peer.silence(self.now).is_none())?;
+        let status = peer.status.as_ref()?;
+        Some((status.instances.as_deref().unwrap_or_default(), &status.services))
+    }
+
+    /// Whether an instance that runs on the node has the port.
+    fn is_held(&self, node: &NodeName, port: u16) -> bool {
+        let instances = self.instances_on(node).map(|(instances, _)| instances).unwrap_or_default();
+        instances.iter().any(|instance| instance.address.port() == port)
+    }
+
+    /// How an instance does; `None` when it does not run, or its node is not heard.
+    pub(super) fn copy_of(&self, service: &ServiceName, number: u32, node: &NodeName) -> Option<Copy> {
+        let id = format!("{service}-{number}@{node}");
+        let (instances, services) = self.instances_on(node)?;
+        let instance = instances.iter().find(|instance| instance.id == id)?;
         Some(Copy {
             ready: instance.state == InstanceRouteState::Ready,
+            gone: instance.state == InstanceRouteState::Gone,
             outdated: services.outdated.contains(&id),
         })
     }
@@ -202,7 +243,7 @@ impl Agent {
         self.system.nodes.keys().filter(|node| self.is_lost(node)).cloned().collect()
     }
 
-    fn is_lost(&self, node: &NodeName) -> bool {
+    pub(super) fn is_lost(&self, node: &NodeName) -> bool {
         match self.reach(node) {
             Reach::Dead { since } => self.now.since(since) >= INSTANCES_MOVE_AFTER,
             Reach::Alive | Reach::Doubtful { .. } | Reach::AgentGone { .. } | Reach::NeverHeard => false,

@@ -9,18 +9,22 @@ mod gate;
 mod lead;
 mod member;
 mod peers;
+mod releases;
 mod routes;
 mod status;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::leadership::{Leadership, Phase, Term};
+use model::release::{Digest, Releases};
 use model::routes::{InstanceEndpoint, RouteTable};
 use model::status::{NodeStatus, PeerMessage, ServicesState};
 use model::system::System;
 use model::time::Moment;
-use model::{DatabaseName, LineName, NodeName};
+use model::upkeep::Upkeep;
+use model::{DatabaseName, LineName, NodeName, ServiceName};
 
 pub use commands::{Command, Durable, Input, Outcome, Store, Value};
 pub use status::{MemberSummary, NodeSummary, Overview};
@@ -56,6 +60,18 @@ pub struct Agent {
     paused: Option<String>,
     records: BTreeMap<DatabaseName, Stored<Leadership>>,
     placement: Stored<Placement>,
+    /// What operators have asked for beyond the file.
+    upkeep: Upkeep,
+    /// Since when instances are to end, while this agent leads.
+    leaving_since: upkeep::LeavingSince,
+    /// When it was tried last to hand over the primary of a drained node.
+    vacated_at: BTreeMap<DatabaseName, Moment>,
+    routed: upkeep::Routed,
+    releases: Stored<Releases>,
+    /// What the leader has seen of rollouts.
+    watches: BTreeMap<ServiceName, releases::Watch>,
+    /// The artefacts that lie unpacked on this node.
+    artefacts: BTreeSet<Digest>,
     own: BTreeMap<DatabaseName, Own>,
     peers: BTreeMap<NodeName, Peer>,
     memory: BTreeMap<DatabaseName, Memory>,
@@ -97,19 +113,7 @@ impl Agent {
             .collect();
         let table =
             RouteTable { generation: incarnation, site: system.site_of(&me).cloned(), routes: vec![] };
-        let status = NodeStatus {
-            node: me.clone(),
-            incarnation,
-            version: 0,
-            members: BTreeMap::new(),
-            instances: None,
-            silent: BTreeMap::new(),
-            missing: vec![],
-            routes_applied: 0,
-            drained: BTreeMap::new(),
-            generation,
-            services: ServicesState::default(),
-        };
+        let status = NodeStatus::new(me.clone(), incarnation, generation);
         Self {
             me,
             incarnation,
@@ -121,6 +125,13 @@ impl Agent {
             paused: None,
             records: BTreeMap::new(),
             placement: Stored { revision: 0, value: Placement::new() },
+            upkeep: Upkeep::default(),
+            leaving_since: BTreeMap::new(),
+            vacated_at: BTreeMap::new(),
+            routed: upkeep::Routed::default(),
+            releases: Stored { revision: 0, value: Releases::new() },
+            watches: BTreeMap::new(),
+            artefacts: BTreeSet::new(),
             own,
             peers,
             memory: BTreeMap::new(),
@@ -191,6 +202,10 @@ impl Agent {
             | Input::Leader(_)
             | Input::StoreLoaded
             | Input::Placement(_)
+            | Input::Upkeep(_)
+            | Input::Counted(_)
+            | Input::Releases(_)
+            | Input::Artefacts(_)
             | Input::Paused(_)
             | Input::System { .. }
             | Input::Committed { .. }
@@ -240,6 +255,10 @@ impl Agent {
                     commands.push(Command::Services(self.placement.value.clone()));
                 }
             }
+            Input::Upkeep(upkeep) => self.new_upkeep(upkeep),
+            Input::Releases(releases) => self.new_releases(releases, commands),
+            Input::Artefacts(artefacts) => self.artefacts = artefacts,
+            Input::Counted(report) => self.counted(&report),
             Input::Paused(reason) => self.pause(reason),
             Input::System { system, generation } => self.new_system(system, generation, commands),
             Input::Committed { store, revision } => {
@@ -272,6 +291,8 @@ impl Agent {
             if leader.as_ref() == Some(&self.me) {
                 // What an earlier leadership remembered is old; a new leader starts afresh and only waits longer.
                 self.memory.clear();
+                self.leaving_since.clear();
+                self.watches.clear();
                 self.lead_rests_until = self.now + lead::LEAD_REST;
                 self.said.info("system", &self.me, "leads", "elected by a majority of the voters");
             }
@@ -291,6 +312,23 @@ impl Agent {
             &stored.value,
         );
         self.records.insert(database.clone(), stored);
+    }
+
+    fn new_upkeep(&mut self, upkeep: Upkeep) {
+        for (node, reason) in &upkeep.drained {
+            if !self.upkeep.is_drained(node) {
+                self.said.info("system", &self.me, &format!("{node} is drained"), reason);
+            }
+        }
+        for node in self.upkeep.drained.keys().filter(|node| !upkeep.is_drained(node)) {
+            self.said.info(
+                "system",
+                &self.me,
+                &format!("{node} is used again"),
+                "an operator took the drain back",
+            );
+        }
+        self.upkeep = upkeep;
     }
 
     fn pause(&mut self, reason: Option<String>) {
@@ -345,6 +383,11 @@ impl Agent {
     /// The table that this node's proxy should serve.
     pub fn route_table(&self) -> &RouteTable {
         &self.table
+    }
+
+    /// What operators have asked for beyond the file.
+    pub fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
     }
 
     /// Which line connections to which nodes are up: for the status.

@@ -41,6 +41,7 @@ impl Agent {
             self.note_draining();
             commands.push(Command::Routes(self.table.clone()));
         }
+        self.note_routed();
     }
 
     /// Whether a table made now would not take back what the proxy rightly serves: an agent that has just started waits
@@ -49,7 +50,8 @@ impl Agent {
         let own = self.system.services.is_empty() || self.instances.is_some();
         let others =
             self.peers.iter().all(|(node, peer)| self.system.is_witness(node) || peer.status.is_some());
-        self.records.is_empty() || self.waited() >= PICTURE_LIMIT || (own && others)
+        let is_new = self.records.is_empty() && self.placement.value.is_empty();
+        is_new || self.waited() >= PICTURE_LIMIT || (own && others)
     }
 
     /// How long this agent has been awake.
@@ -131,8 +133,17 @@ impl Agent {
         let addresses = |node: &NodeName| self.member_address(database, node);
         let record = self.records.get(database).map(|stored| &stored.value);
         let proved = record.is_some_and(|record| self.led_before(name, record));
-        let question = route::Question { role, record, members: &members, proved, addresses: &addresses };
-        let mut state = route::decide(&question);
+        let ask = |members: &BTreeMap<&NodeName, &MemberStatus>| {
+            route::decide(&route::Question { role, record, members, proved, addresses: &addresses })
+        };
+        // Readers leave a drained node while another one can take them.
+        let primary = record.and_then(Leadership::primary);
+        let mut staying = members.clone();
+        staying.retain(|node, _| primary == Some(*node) || !self.upkeep.is_drained(node));
+        let mut state = ask(&staying);
+        if matches!(state, DatabaseRouteState::Parked { .. }) && staying.len() < members.len() {
+            state = ask(&members);
+        }
         let is_own = matches!(&state, DatabaseRouteState::Open { members } if members.iter().any(|m| m.node == self.me));
         if is_own && role == Role::Primary && !self.holds_lease(database) {
             let because = "this node's primary cannot prove that it still leads".to_owned();
@@ -197,17 +208,21 @@ impl Agent {
         };
         let mut instances: Vec<InstanceEndpoint> =
             self.instances.iter().flatten().filter(|i| is_of(i)).cloned().collect();
-        for peer in self.peers.values() {
+        for (node, peer) in &self.peers {
             let Some(status) = &peer.status else { continue };
+            let known = status.instances.iter().flatten().filter(|i| is_of(i)).cloned();
             let silent = peer.silence(self.now) == Some(Silence::Silent);
-            instances.extend(status.instances.iter().flatten().filter(|i| is_of(i)).cloned().map(
-                |mut instance| {
-                    if silent {
-                        instance.state = InstanceRouteState::Gone;
-                    }
-                    instance
-                },
-            ));
+            let lost = silent && self.is_lost(node);
+            instances.extend(known.map(|mut instance| {
+                instance.state = unheard(instance.state, silent, lost);
+                instance
+            }));
+        }
+        for instance in &mut instances {
+            let serves = matches!(instance.state, InstanceRouteState::Ready | InstanceRouteState::NotReady);
+            if serves && self.is_out_of_service(&instance.id) {
+                instance.state = InstanceRouteState::Draining;
+            }
         }
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         let described = self.system.services.get(service);
@@ -222,7 +237,21 @@ impl Agent {
             health_path,
             protocol: described.map(|service| service.protocol).unwrap_or_default(),
             send_proxy_protocol: described.is_some_and(|service| service.send_proxy_protocol),
+            trial: self.trial(service),
             carriage: route.carriage.clone(),
         }
+    }
+}
+
+/// What an instance counts as whose node may be silent. Silence alone breaks off no request under way: an agent that gets
+/// no processor is silent too, and its instances answer. It does once they surely answer no more.
+fn unheard(said: InstanceRouteState, silent: bool, lost: bool) -> InstanceRouteState {
+    match said {
+        _ if lost => InstanceRouteState::Gone,
+        InstanceRouteState::Ready if silent => InstanceRouteState::NotReady,
+        InstanceRouteState::Ready
+        | InstanceRouteState::NotReady
+        | InstanceRouteState::Draining
+        | InstanceRouteState::Gone => said,
     }
 }

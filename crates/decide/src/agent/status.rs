@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::Leadership;
+use model::release::Releases;
 use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
 use model::status::{MemberStatus, NodeStatus, PeerMessage, ServicesState, Silence};
+use model::upkeep::Upkeep;
 use model::{DatabaseName, LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,12 @@ pub struct Overview {
     /// What this node's proxy has seen of its routes.
     #[serde(default)]
     pub traffic: ProxyReport,
+    /// What operators have asked for beyond the file.
+    #[serde(default)]
+    pub upkeep: Upkeep,
+    /// The releases of services.
+    #[serde(default)]
+    pub releases: Releases,
     /// The sentence that holds now for each question that was decided on the answering node.
     pub because: BTreeMap<String, String>,
 }
@@ -86,6 +94,10 @@ impl Agent {
             drained: self.drained.clone(),
             generation: self.generation,
             services: self.services.clone(),
+            routed: self.routed.revision,
+            carrying: self.carrying(),
+            artefacts: self.artefacts.clone(),
+            traffic: self.traffic(),
         };
         if next != self.status {
             self.status = NodeStatus { version: self.status.version + 1, ..next };
@@ -117,6 +129,8 @@ impl Agent {
             routes: self.table.clone(),
             // The agent knows it from the proxy; no decision depends on it.
             traffic: ProxyReport::default(),
+            upkeep: self.upkeep.clone(),
+            releases: self.releases.value.clone(),
             because: self.sentences().map(|(subject, text)| (subject.to_owned(), text.to_owned())).collect(),
         }
     }

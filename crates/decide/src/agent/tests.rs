@@ -3,6 +3,8 @@
 mod gate;
 mod leading;
 mod restarted;
+mod silent;
+mod upkeep;
 
 use model::leadership::Term;
 use model::postgres::{Lsn, Timeline};
@@ -38,6 +40,10 @@ fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> NodeStatus {
         missing: vec![],
         routes_applied: 0,
         drained: BTreeMap::new(),
+        routed: 0,
+        carrying: BTreeSet::new(),
+        artefacts: BTreeSet::new(),
+        traffic: BTreeMap::new(),
         generation: 0,
     }
 }

@@ -68,8 +68,14 @@ impl Supervisor {
     /// Makes exactly these instances run: starts or adopts what is missing, replaces what was started with something else,
     /// stops the others. What runs as it should is not touched.
     pub fn apply(&mut self, wanted: Vec<InstanceSpec>) {
+        self.apply_but(wanted, &BTreeSet::new());
+    }
+
+    /// As [`Supervisor::apply`], but those in `alone` are neither started nor stopped.
+    pub fn apply_but(&mut self, wanted: Vec<InstanceSpec>, alone: &BTreeSet<String>) {
         self.wanted = wanted.iter().map(|spec| spec.id.clone()).collect();
-        for (_, handle) in self.tasks.iter().filter(|(id, _)| !self.wanted.contains(*id)) {
+        let is_over = |id: &String| !self.wanted.contains(id) && !alone.contains(id);
+        for (_, handle) in self.tasks.iter().filter(|(id, _)| is_over(id)) {
             handle.order(Order::Stop(None));
         }
         for spec in wanted {
@@ -111,16 +117,17 @@ impl Supervisor {
         known
     }
 
-    /// Stops everything that an earlier run of the agent started and that is not among `wanted`. Call it once at start.
+    /// Stops everything that an earlier run of the agent started and that is neither among `wanted` nor in `alone`. Call it
+    /// once at start.
     ///
     /// # Errors
     /// When the registry cannot be read.
-    pub async fn stop_leftovers(&self, wanted: &[InstanceSpec]) -> io::Result<()> {
+    pub async fn stop_leftovers(&self, wanted: &[InstanceSpec], alone: &BTreeSet<String>) -> io::Result<()> {
         let registry = self.registry.clone();
         let all = disposable::run("registry", RECORD_DEADLINE, move || registry.load()).await;
         for found in all.map_err(io::Error::other)?? {
             let Some(id) = found.key.strip_prefix(KEY) else { continue };
-            if !wanted.iter().any(|spec| spec.id == id) {
+            if !wanted.iter().any(|spec| spec.id == id) && !alone.contains(id) {
                 tokio::spawn(stop_leftover(self.registry.clone(), found));
             }
         }

@@ -217,7 +217,7 @@ async fn what_an_earlier_agent_left_running_and_nobody_wants_is_stopped() {
     drop(first);
     let second = root.supervisor();
     let wanted = [root.web("web-2")];
-    second.stop_leftovers(&wanted).await.unwrap();
+    second.stop_leftovers(&wanted, &Default::default()).await.unwrap();
     vanished(one).await;
     assert!(is_running(two));
 }

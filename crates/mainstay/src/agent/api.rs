@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use transport::RpcPool;
 
 use super::store::{SYSTEM, SystemRecord, WITHIN};
-use super::{Shared, member, renewal};
+use super::{Shared, artefacts, member, releases, renewal, upkeep};
 use crate::api::{Refused, Reply, Request};
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
 
@@ -161,13 +161,15 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
         },
         Request::Pause { reason } => pause(shared, Some(&reason)).await,
         Request::Resume => pause(shared, None).await,
-        Request::Apply { system, replaces } => apply(shared, *system, replaces).await,
-        Request::System => {
-            match shared.inputs.ask(|agent| (agent.system().clone(), agent.generation())).await {
-                Some((system, generation)) => Reply::System { system: Box::new(system), generation },
-                None => Reply::refused("the agent is ending", "try again"),
-            }
+        Request::ArtefactTake { digest, offset, piece } => {
+            artefacts::take(shared, digest, offset, &piece).await
         }
+        Request::ArtefactPiece { digest, offset } => artefacts::piece(shared, digest, offset).await,
+        Request::Release { service, order } => releases::begin(shared, &service, &order).await,
+        Request::ReleaseBack { service } => releases::roll_back(shared, &service).await,
+        Request::Upkeep { change } => upkeep::change(shared, rpc, &change).await,
+        Request::Apply { system, replaces } => apply(shared, *system, replaces).await,
+        Request::System => system(shared).await,
         Request::Renew { .. } => {
             Reply::refused("only a node asks for its certificate", "see `mainstay join`")
         }
@@ -176,6 +178,13 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
         Request::RunJob { job } => super::jobs::ask_for(shared, &job).await,
         Request::Restart { subject } => restart(shared, &subject).await,
         Request::Logs { subject, lines } => super::instances::logs(shared, &subject, lines).await,
+    }
+}
+
+async fn system(shared: &Shared) -> Reply {
+    match shared.inputs.ask(|agent| (agent.system().clone(), agent.generation())).await {
+        Some((system, generation)) => Reply::System { system: Box::new(system), generation },
+        None => Reply::refused("the agent is ending", "try again"),
     }
 }
 
@@ -210,7 +219,13 @@ async fn at_leader(shared: &Shared, rpc: &RpcPool, request: Request) -> Reply {
 }
 
 async fn switchover(shared: &Shared, rpc: &RpcPool, database: &DatabaseName, to: Option<&NodeName>) -> Reply {
-    // Dirty pages are flushed while writes still flow: the shutdown then takes milliseconds.
+    flush(shared, rpc, database).await;
+    let to = to.cloned();
+    decide_and_commit(shared, database, move |question| leadership::switchover(question, to.as_ref())).await
+}
+
+/// Dirty pages are flushed while writes still flow: the primary's shutdown then takes milliseconds.
+pub(super) async fn flush(shared: &Shared, rpc: &RpcPool, database: &DatabaseName) {
     let of = database.clone();
     let primary =
         shared.inputs.ask(move |agent| agent.record(&of).and_then(|r| r.value.primary().cloned())).await;
@@ -220,8 +235,6 @@ async fn switchover(shared: &Shared, rpc: &RpcPool, database: &DatabaseName, to:
         Some(node) => drop(forward(rpc, &node, &checkpoint).await),
         None => {}
     }
-    let to = to.cloned();
-    decide_and_commit(shared, database, move |question| leadership::switchover(question, to.as_ref())).await
 }
 
 /// Checks a request against what the leader knows and commits the record that it leads to.
@@ -260,7 +273,7 @@ async fn try_decide(
     };
     let because = match &value {
         Value::Leadership(_, record) => record.because.clone(),
-        Value::Placement(_) => String::new(),
+        Value::Placement(_) | Value::Releases(_) => String::new(),
     };
     let store = Place::Leadership(database.clone());
     shared.inputs.send(decide::agent::Input::Committed { store, revision: Some((revision, value)) });

@@ -7,11 +7,12 @@ use decide::agent::Input;
 use effects::process::{Registry, Spawn, spawn};
 use model::RouteName;
 use model::event::{Event, Severity};
-use model::routes::{FromProxy, ProxyReport, RouteTable, ToProxy};
+use model::routes::{FromProxy, InstanceRouteState, ProxyReport, RouteTable, RouteTarget, ToProxy};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::{Places, Shared, cookies};
 
@@ -23,6 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the proxy is asked for its counts while instances finish their work.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// So many failed attempts in a row mean that it does not run.
 const PATIENCE: u32 = 20;
@@ -92,6 +96,8 @@ impl Link {
         self.tables.mark_changed();
         self.cookies.mark_changed();
         let mut seeking = true;
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let going_on = tokio::select! {
                 changed = self.tables.changed() => changed.is_ok() && self.send_table(&mut writer).await,
@@ -100,6 +106,7 @@ impl Link {
                     seeking = changed.is_ok();
                     self.send_cookies(&mut writer).await
                 }
+                _ = ask.tick(), if self.someone_leaves() => send(&mut writer, &ToProxy::Report).await,
                 line = answers.next_line() => self.take_in(line),
             };
             if !going_on {
@@ -116,6 +123,17 @@ impl Link {
     async fn send_cookies(&mut self, writer: &mut OwnedWriteHalf) -> bool {
         let Some(key) = self.cookies.borrow_and_update().clone() else { return true };
         send(writer, &ToProxy::Cookies { key }).await
+    }
+
+    /// Whether an instance gets no new requests and waits for its last ones to end.
+    fn someone_leaves(&self) -> bool {
+        let table = self.tables.borrow();
+        table.iter().flat_map(|table| &table.routes).any(|route| match &route.target {
+            RouteTarget::Service(target) => {
+                target.instances.iter().any(|instance| instance.state == InstanceRouteState::Draining)
+            }
+            RouteTarget::Database(_) => false,
+        })
     }
 
     fn take_in(&mut self, line: std::io::Result<Option<String>>) -> bool {
@@ -135,6 +153,7 @@ impl Link {
                 self.shared.inputs.send(Input::Drained { route, generation });
             }
             Ok(FromProxy::Report(report)) => {
+                self.shared.inputs.send(Input::Counted(report.clone()));
                 let before = self.shared.traffic.send_replace(report.clone());
                 new_troubles(&before, &report).for_each(|(route, trouble)| self.tell_trouble(route, trouble));
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use decide::agent::Input;
-use decide::placement::Placement;
+use decide::placement::{Placed, Placement};
 use effects::process::{OsUser, Registry};
 use effects::service::logs::{self, Limits};
 use effects::service::{InstanceSpec, InstanceState, InstanceStatus, States, Supervisor};
@@ -17,7 +17,7 @@ use model::system::{RouteTarget, Service, System};
 use model::{NodeName, RouteName, ServiceName, SiteName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Places, Shared, member};
+use super::{Places, Shared, artefacts, member};
 use crate::api::{Refused, Reply};
 
 /// Time between two attempts to work out what to run, while the database's secrets cannot be read.
@@ -104,11 +104,14 @@ async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedRece
             compared.send_replace(generation);
             continue;
         };
-        match specs(&shared, placement, generation).await {
-            Ok(specs) => {
+        match wanted(&shared, placement, generation).await {
+            Ok(wanted) => {
                 // What waits for others is looked at again and again.
-                due = specs.iter().any(|spec| spec.hold.is_some());
-                start(&mut supervisor, specs, std::mem::take(&mut first)).await;
+                due = !wanted.unclear.is_empty() || wanted.specs.iter().any(|spec| spec.hold.is_some());
+                for because in wanted.unclear.values() {
+                    tracing::info!(%because, "an instance cannot be started or changed yet");
+                }
+                start(&mut supervisor, wanted, std::mem::take(&mut first)).await;
                 if !told {
                     // Nothing is told before it is known what runs already: proxies would drop instances that serve.
                     told = true;
@@ -127,11 +130,12 @@ async fn run(shared: Shared, mut generation: u64, mut inbox: mpsc::UnboundedRece
 }
 
 /// Lets exactly these run; the first time also ends what an earlier run of the agent has left beyond them.
-async fn start(supervisor: &mut Supervisor, specs: Vec<InstanceSpec>, first: bool) {
-    if first && let Err(error) = supervisor.stop_leftovers(&specs).await {
+async fn start(supervisor: &mut Supervisor, wanted: Wanted, first: bool) {
+    let unclear = wanted.unclear.into_keys().collect();
+    if first && let Err(error) = supervisor.stop_leftovers(&wanted.specs, &unclear).await {
         tracing::warn!(%error, "instances of an earlier run may be left");
     }
-    supervisor.apply(specs);
+    supervisor.apply_but(wanted.specs, &unclear);
 }
 
 /// Passes every change of an instance on to the mind.
@@ -178,10 +182,16 @@ fn endpoints(shared: &Shared, states: &States) -> Vec<InstanceEndpoint> {
 }
 
 /// What shall run here.
-async fn specs(shared: &Shared, placement: &Placement, generation: u64) -> Result<Vec<InstanceSpec>, String> {
+struct Wanted {
+    specs: Vec<InstanceSpec>,
+    /// Instances of which it cannot be said now with what they should run: those that do go on as they are.
+    unclear: BTreeMap<String, String>,
+}
+
+async fn wanted(shared: &Shared, placement: &Placement, generation: u64) -> Result<Wanted, String> {
     let system = shared.system.borrow().clone();
     let mut routes: Option<Known> = None;
-    let mut specs = vec![];
+    let mut wanted = Wanted { specs: vec![], unclear: BTreeMap::new() };
     for (name, service) in &system.services {
         let placed = placement.get(name).into_iter().flatten();
         let hold = hold(shared, service).await;
@@ -191,13 +201,17 @@ async fn specs(shared: &Shared, placement: &Placement, generation: u64) -> Resul
             }
             let id = format!("{name}-{number}@{}", shared.me);
             let known = routes.as_ref().ok_or("no routes")?;
-            let mut spec = spec(shared, &system, name, service, id, place.port, known)?;
-            spec.replace = place.renew >= generation;
-            spec.hold = hold.clone();
-            specs.push(spec);
+            match spec(shared, &system, name, service, &id, place, known) {
+                Ok(mut spec) => {
+                    spec.replace = place.renew >= generation;
+                    spec.hold = hold.clone();
+                    wanted.specs.push(spec);
+                }
+                Err(because) => drop(wanted.unclear.insert(id, because)),
+            }
         }
     }
-    Ok(specs)
+    Ok(wanted)
 }
 
 /// What the first start of a service's instances still waits for.
@@ -241,17 +255,31 @@ fn spec(
     system: &System,
     name: &ServiceName,
     service: &Service,
-    id: String,
-    port: u16,
+    id: &str,
+    place: &Placed,
     known: &Known,
 ) -> Result<InstanceSpec, String> {
     let routes = &known.places;
     let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
     let home = service_home(&shared.places, name);
-    let cwd = home.join(&id);
+    let (cwd, port) = (home.join(id), place.port);
     let dir = cwd.display().to_string();
-    let with =
-        Surroundings { address: own.address(), port, node: &shared.me, instance: &id, dir: &dir, routes };
+    let unpacked =
+        match &place.release {
+            Some(of) => Some(artefacts::directory(&shared.places, &of.digest).ok_or_else(|| {
+                format!("{id}: the artefact of release {} is not on this node yet", of.number)
+            })?),
+            None => None,
+        };
+    let with = Surroundings {
+        address: own.address(),
+        port,
+        node: &shared.me,
+        instance: id,
+        dir: &dir,
+        release: unpacked.as_deref(),
+        routes,
+    };
     let fill = |text: &String| expand(text, &with).map_err(|error| format!("{id}: {error}"));
     let mut command = service.command.iter().map(fill).collect::<Result<Vec<_>, _>>()?;
     if let Some(program) = command.first_mut() {
@@ -271,13 +299,13 @@ fn spec(
         address: SocketAddr::new(own.address(), port),
         health: service.health.clone(),
         stop_grace: service.stop_grace,
-        log: logs::path(&shared.places.root.join("log"), name, &id),
+        log: logs::path(&shared.places.root.join("log"), name, id),
         ready: service.ready.clone(),
         memory: service.memory,
         hold: None,
         dispensable: known.other_nodes.clone(),
         replace: false,
-        id,
+        id: id.to_owned(),
     })
 }
 

@@ -349,6 +349,7 @@ async fn fill_in(shared: &Shared, system: &System, job: &Job, key: &RunKey) -> R
         port: 0,
         node: &shared.me,
         instance: &instance,
+        release: None,
         dir: &dir,
         routes: &known.places,
     };

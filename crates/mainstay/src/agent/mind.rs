@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use transport::{Identity, RpcPool};
 
+use super::artefacts::Artefacts;
 use super::data_plane::DataPlane;
 use super::gate::GateKeeper;
 use super::instances::Instances;
@@ -44,6 +45,7 @@ pub(super) struct Hands {
     gate: GateKeeper,
     data_plane: DataPlane,
     instances: Instances,
+    artefacts: Artefacts,
 }
 
 impl Hands {
@@ -59,6 +61,7 @@ impl Hands {
         let gate = GateKeeper::start(&shared, &system).await;
         let data_plane = DataPlane::start(&shared);
         let instances = Instances::start(&shared, generation);
+        let artefacts = Artefacts::start(&shared, &rpc);
         let dialers = peers.dial_all(&system, &shared.me, &identity);
         let mut hands = Self {
             shared,
@@ -71,6 +74,7 @@ impl Hands {
             gate,
             data_plane,
             instances,
+            artefacts,
         };
         hands.start_members(&system);
         hands
@@ -116,6 +120,7 @@ impl Hands {
             }
             Command::Gate { database, until } => self.gate.set(&database, until),
             Command::Routes(table) => self.data_plane.serve(table),
+            Command::Releases(releases) => self.artefacts.keep(releases),
             Command::Services(placement) => self.instances.place(placement),
             Command::System { system, generation } => self.new_system(*system, generation),
             Command::Event(event) => self.shared.journal.add(event),

@@ -4,6 +4,7 @@
 //! and hands the commands to the hands: `peers`, `store`, `member`, `gate`, `data_plane`, `instances`, `journal`.
 
 mod api;
+mod artefacts;
 mod cookies;
 mod data_plane;
 mod gate;
@@ -14,8 +15,10 @@ mod journal;
 mod member;
 mod mind;
 mod peers;
+mod releases;
 mod renewal;
 mod store;
+mod upkeep;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -32,6 +32,10 @@ const ETCD_LEADER_TTL: Duration = Duration::from_secs(2);
 pub(super) const PAUSED: &str = "paused";
 /// Key of the placement of instances.
 const PLACEMENT: &str = "placement";
+/// Key of what operators have asked for beyond the file.
+pub(super) const UPKEEP: &str = "upkeep";
+/// Key of the releases of services.
+pub(super) const RELEASES: &str = "releases";
 /// Key of the system file in force.
 pub(super) const SYSTEM: &str = "system";
 
@@ -206,6 +210,8 @@ impl Store {
         let revision = entry.modified.0;
         let input = match entry.key.as_str() {
             PAUSED => entry.json::<String>().map(|reason| Input::Paused(Some(reason))),
+            RELEASES => entry.json().map(|value| Input::Releases(Stored { revision, value })),
+            UPKEEP => entry.json().map(Input::Upkeep),
             PLACEMENT => entry.json().map(|value| Input::Placement(Stored { revision, value })),
             SYSTEM => entry
                 .json::<SystemRecord>()
@@ -243,6 +249,9 @@ impl Store {
             }
             Value::Placement(placement) => {
                 self.coordinator.compare_and_set_json(PLACEMENT, expected, placement, WITHIN).await
+            }
+            Value::Releases(releases) => {
+                self.coordinator.compare_and_set_json(RELEASES, expected, releases, WITHIN).await
             }
         };
         match outcome {

@@ -8,8 +8,10 @@ pub mod client;
 use decide::agent::Overview;
 use model::event::Event;
 use model::jobs::Run;
+use model::release::{Digest, Strategy};
 use model::system::{JobSchedule, System};
-use model::{DatabaseName, JobName, NodeName, RouteName};
+use model::upkeep::UpkeepChange;
+use model::{DatabaseName, JobName, NodeName, RouteName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 /// What is asked.
@@ -53,6 +55,39 @@ pub enum Request {
     },
     /// Decide again.
     Resume,
+    /// Change what holds beyond the file: drained nodes, scaled services.
+    Upkeep {
+        /// What.
+        change: UpkeepChange,
+    },
+    /// Take the next piece of an artefact; an empty one says that all of it has come.
+    ArtefactTake {
+        /// Which artefact.
+        digest: Digest,
+        /// Where the piece begins.
+        offset: u64,
+        /// Its bytes, as hexadecimal digits.
+        piece: String,
+    },
+    /// Give a piece of an artefact.
+    ArtefactPiece {
+        /// Which artefact.
+        digest: Digest,
+        /// Where the piece begins.
+        offset: u64,
+    },
+    /// Begin a release of a service.
+    Release {
+        /// The service.
+        service: ServiceName,
+        /// What, and how.
+        order: ReleaseOrder,
+    },
+    /// Take the release on its way back, or go back to the one before.
+    ReleaseBack {
+        /// The service.
+        service: ServiceName,
+    },
     /// Put a system file in force.
     Apply {
         /// What it says.
@@ -109,6 +144,25 @@ pub enum Request {
     },
 }
 
+/// What an operator wants of a release.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReleaseOrder {
+    /// The artefact, which the agent that is asked has.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What the operator named.
+    pub from: String,
+    /// How it takes over.
+    pub strategy: Strategy,
+    /// See [`model::release::Rollout::bake_ms`].
+    pub bake_ms: u64,
+    /// See [`model::release::Rollout::ready_within_ms`].
+    pub ready_within_ms: u64,
+    /// See [`model::release::Rollout::sample`].
+    pub sample: u64,
+}
+
 /// What is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +186,8 @@ pub enum Reply {
     Jobs(Vec<JobSummary>),
     /// To [`Request::RunJob`]: the number of the run.
     JobRun(u64),
+    /// To [`Request::ArtefactPiece`]: the bytes as hexadecimal digits; none behind the end.
+    Piece(String),
     /// To [`Request::Logs`].
     Logs(Vec<String>),
     /// Done; one sentence says what.
@@ -169,5 +225,35 @@ impl Reply {
     /// A refusal.
     pub fn refused(because: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Refused(Refused { because: because.into(), hint: hint.into() })
+    }
+}
+
+/// Bytes as text: twice as long, and nothing to get wrong.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The bytes that [`hex`] made a text of; `None` for any other text.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> =
+        pairs.iter().map(|[high, low]| Some((value(*high)? << 4) | value(*low)?)).collect();
+    bytes.filter(|_| rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_travel_as_text() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&all)), Some(all));
+        assert_eq!(unhex("0"), None);
+        assert_eq!(unhex("zz"), None);
+        assert_eq!(unhex(""), Some(vec![]));
     }
 }

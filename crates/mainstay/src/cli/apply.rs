@@ -63,6 +63,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let wanted = Wanted::read(&args.file, &view, connection.lab(), output)?;
     let changes = difference(&view.system, &wanted.system);
     output.print(&shown(&changes, view.overview.generation, output))?;
+    output.print(&scaled(&view, &wanted.system))?;
     refuse(&changes)?;
     if changes.is_empty() || args.dry_run {
         return Ok(Exit::Done);
@@ -134,6 +135,19 @@ fn impact(impact: Impact) -> (&'static str, Option<Look>) {
         Impact::Stop => ("stops", Some(Look::Error)),
         Impact::Refused => ("refused", Some(Look::Error)),
     }
+}
+
+/// Services of which another number of instances runs than the file says, whatever is applied.
+fn scaled(view: &View, system: &System) -> String {
+    let mut out = String::new();
+    for (service, count) in &view.overview.upkeep.scaled {
+        let Some(config) = system.services.get(service) else { continue };
+        out += &format!(
+            "{service} stays scaled to {count} instances instead of the file's {}: `mainstay scale {service} --undo` ends that\n",
+            config.instances
+        );
+    }
+    out
 }
 
 fn refuse(changes: &[Change]) -> Result<(), CliError> {

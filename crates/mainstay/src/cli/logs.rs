@@ -132,6 +132,7 @@ async fn read(
             | Reply::Certificate(_)
             | Reply::Jobs(_)
             | Reply::JobRun(_)
+            | Reply::Piece(_)
             | Reply::Done(_) => {}
         }
     }

@@ -10,6 +10,7 @@ mod columns;
 mod completions;
 mod connect;
 mod down;
+mod drain;
 mod drill;
 mod error;
 mod events;
@@ -28,9 +29,11 @@ mod pause;
 mod progress;
 mod proxy;
 mod psql;
+mod release;
 mod render;
 mod restart;
 mod resume;
+mod scale;
 mod schema;
 mod status;
 mod subject;
@@ -75,6 +78,10 @@ enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Apply(apply::Args),
+    Release(release::Args),
+    Scale(scale::Args),
+    Drain(drain::Args),
+    Undrain(drain::UndrainArgs),
     Events(events::Args),
     Why(why::Args),
     Logs(logs::Args),
@@ -144,6 +151,10 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Pause(args) => pause::run(args, output).await,
         Command::Resume(args) => resume::run(args, output).await,
         Command::Apply(args) => apply::run(args, output).await,
+        Command::Release(args) => release::run(args, output).await,
+        Command::Scale(args) => scale::run(args, output).await,
+        Command::Drain(args) => drain::run(args, output).await,
+        Command::Undrain(args) => drain::run_undrain(args, output).await,
         Command::Events(args) => events::run(args, output).await,
         Command::Why(args) => why::run(args, output).await,
         Command::Logs(args) => logs::run(args, output).await,

@@ -10,17 +10,22 @@ use super::status::view::View;
 /// How often the system is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A step of which nothing but the figures has changed is told again after this long.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
 /// The steps of one command.
 pub(crate) struct Progress {
     began: Instant,
     output: Output,
     told: String,
+    told_at: Instant,
 }
 
 impl Progress {
     /// Begins now.
     pub(crate) fn begin(output: Output) -> Self {
-        Self { began: Instant::now(), output, told: String::new() }
+        let began = Instant::now();
+        Self { began, output, told: String::new(), told_at: began }
     }
 
     /// The time since the beginning.
@@ -28,9 +33,12 @@ impl Progress {
         self.began.elapsed()
     }
 
-    /// Tells a step, unless it was the last one told.
+    /// Tells a step, unless it was the last one told, or merely counts on from it.
     pub(crate) fn say(&mut self, step: &str) {
-        if step != self.told {
+        let words = |text: &str| -> String { text.chars().filter(|c| !c.is_ascii_digit()).collect() };
+        let counts = self.told_at.elapsed() < COUNT_EVERY && words(step) == words(&self.told);
+        if step != self.told && !counts {
+            self.told_at = Instant::now();
             let at = format!("{:>7} ms", self.began.elapsed().as_millis());
             note(&format!("{}  {step}\n", self.output.on_stderr(Look::Faint, &at)));
             step.clone_into(&mut self.told);

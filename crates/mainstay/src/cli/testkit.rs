@@ -54,6 +54,8 @@ pub(crate) fn healthy(system: &System, me: &str) -> Overview {
         databases,
         routes: RouteTable::default(),
         traffic: model::routes::ProxyReport::default(),
+        upkeep: Default::default(),
+        releases: Default::default(),
         because,
     };
     overview.routes = table(system, &overview);
@@ -188,6 +190,7 @@ fn table(system: &System, overview: &Overview) -> RouteTable {
         target: match &route.target {
             model::system::RouteTarget::Service { service } => {
                 RouteTarget::Service(Box::new(ServiceTarget {
+                    trial: None,
                     service: service.clone(),
                     instances: overview.nodes.values().flat_map(|node| node.instances.clone()).collect(),
                     traffic: system.services.get(service).map(|s| s.traffic.clone()).unwrap_or_default(),

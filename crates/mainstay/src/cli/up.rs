@@ -14,8 +14,8 @@ use mainstay::install;
 use model::leadership::Phase;
 use model::routes::{DatabaseRouteState, InstanceRouteState, RouteTarget as RouteTableTarget};
 use model::status::Server;
-use model::system::{Checked, RouteTarget, System};
-use model::{DatabaseName, NodeName, SystemName};
+use model::system::{Checked, RouteTarget, Service, System};
+use model::{DatabaseName, NodeName, ServiceName, SystemName};
 
 use super::error::CliError;
 use super::exit::Exit;
@@ -284,7 +284,11 @@ fn member_at_work(overview: &Overview, database: &DatabaseName, node: &NodeName)
 }
 
 fn instances(overview: &Overview, system: &System) -> Option<String> {
-    let wanted: u32 = system.services.values().map(|service| service.instances).sum();
+    let waits = |name: &ServiceName, service: &Service| {
+        service.needs_release() && overview.releases.get(name).is_none_or(|known| known.current.is_none())
+    };
+    let to_run = system.services.iter().filter(|(name, service)| !waits(name, service));
+    let wanted: u32 = to_run.map(|(name, service)| overview.upkeep.instances(name, service.instances)).sum();
     let all = overview.nodes.values().flat_map(|node| &node.instances);
     let ready = all.filter(|instance| instance.state == InstanceRouteState::Ready).count();
     (ready < usize::try_from(wanted).unwrap_or(usize::MAX))

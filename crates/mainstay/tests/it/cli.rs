@@ -2,7 +2,7 @@
 
 use super::{command, mainstay};
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 27] = [
     "check",
     "up",
     "down",
@@ -13,6 +13,10 @@ const COMMANDS: [&str; 23] = [
     "pause",
     "resume",
     "apply",
+    "release",
+    "scale",
+    "drain",
+    "undrain",
     "events",
     "why",
     "logs",

@@ -8,6 +8,7 @@ mod histories;
 mod jobs;
 mod joining;
 mod parameters;
+mod releases;
 mod system;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use crate::{NodeName, RouteName};
 
 /// Every placeholder, for messages and the reference.
 pub const ALL: &str =
-    "{address}, {port}, {node}, {instance}, {dir}, {route.NAME.dsn} and {route.NAME.address}";
+    "{address}, {port}, {node}, {instance}, {dir}, {release}, {route.NAME.dsn} and {route.NAME.address}";
 
 /// What is known where an instance starts.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub struct Surroundings<'s> {
     pub instance: &'s str,
     /// `{dir}`: the instance's working directory.
     pub dir: &'s str,
+    /// `{release}`: the directory of the unpacked release, if it runs from one.
+    pub release: Option<&'s str>,
     /// Where this node's proxy listens for each route.
     pub routes: &'s BTreeMap<RouteName, RoutePlace>,
 }
@@ -51,6 +53,8 @@ pub enum Placeholder {
     Instance,
     /// `{dir}`
     Dir,
+    /// `{release}`
+    Release,
     /// `{route.NAME.dsn}` or `{route.NAME.address}`
     Route {
         /// The route.
@@ -81,6 +85,9 @@ pub enum PlaceholderError {
     /// The system has no such route, or it does not listen on this node.
     #[error("the route `{0}` does not listen on this node")]
     NoRoute(String),
+    /// The service runs from no release.
+    #[error("there is no release yet")]
+    NoRelease,
     /// A connection string of a route that leads to a service.
     #[error("the route `{0}` leads to a service and has no dsn")]
     NoDsn(String),
@@ -96,7 +103,7 @@ impl PlaceholderError {
             let part = nearest(part, ["dsn", "address"]).unwrap_or("address");
             return Some((format!("{{{text}}}"), format!("{{route.{name}.{part}}}")));
         }
-        nearest(text, ["address", "port", "node", "instance", "dir"])
+        nearest(text, ["address", "port", "node", "instance", "dir", "release"])
             .map(|name| (format!("{{{text}}}"), format!("{{{name}}}")))
     }
 }
@@ -137,6 +144,7 @@ fn value_of(placeholder: &Placeholder, with: &Surroundings<'_>) -> Result<String
         Placeholder::Node => with.node.to_string(),
         Placeholder::Instance => with.instance.to_owned(),
         Placeholder::Dir => with.dir.to_owned(),
+        Placeholder::Release => with.release.ok_or(PlaceholderError::NoRelease)?.to_owned(),
         Placeholder::Route { name, part } => {
             let place = with.routes.get(&RouteName::new(name.clone()));
             let place = place.ok_or_else(|| PlaceholderError::NoRoute(name.clone()))?;
@@ -160,6 +168,11 @@ pub(super) fn find(template: &str) -> impl Iterator<Item = Result<Placeholder, P
 /// Whether `template` says `{port}`.
 pub(super) fn uses_port(template: &str) -> bool {
     find(template).any(|found| found == Ok(Placeholder::Port))
+}
+
+/// Whether `template` says `{release}`.
+pub(super) fn uses_release(template: &str) -> bool {
+    find(template).any(|found| found == Ok(Placeholder::Release))
 }
 
 /// The routes `template` refers to.
@@ -209,6 +222,7 @@ fn placeholder(name: &str) -> Result<Placeholder, PlaceholderError> {
         "node" => Ok(Placeholder::Node),
         "instance" => Ok(Placeholder::Instance),
         "dir" => Ok(Placeholder::Dir),
+        "release" => Ok(Placeholder::Release),
         other => {
             let (name, part) =
                 other.strip_prefix("route.").and_then(|rest| rest.split_once('.')).ok_or_else(unknown)?;
@@ -239,6 +253,7 @@ mod tests {
             node: &"e1".into(),
             instance: "web-1",
             dir: "/srv/web-1",
+            release: None,
             routes: &routes,
         };
         expand(template, &with)
@@ -275,6 +290,7 @@ mod tests {
         assert_eq!(meant("{route.db.dns}"), "{route.db.dsn}");
         assert_eq!(filled("{port", "::1"), Err(PlaceholderError::Unclosed));
         assert_eq!(filled("{route.web.dsn}", "::1"), Err(PlaceholderError::NoDsn("web".to_owned())));
+        assert_eq!(filled("{release}/web", "::1"), Err(PlaceholderError::NoRelease));
         assert_eq!(filled("{route.x.dsn}", "::1"), Err(PlaceholderError::NoRoute("x".to_owned())));
     }
 }

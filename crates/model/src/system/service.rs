@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::carriage::is_default;
 use super::traffic::Traffic;
-use super::{Protocol, duration, size};
+use super::{Protocol, duration, placeholder, size};
 use crate::{DatabaseName, NodeName, ServiceName, SiteName};
 
 /// A stateless application.
@@ -154,6 +154,13 @@ impl Serialize for After {
 impl<'de> Deserialize<'de> for After {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self::read(&text))
+    }
+}
+
+impl Service {
+    /// Whether its command or environment names `{release}`, so that nothing can run before the first one.
+    pub fn needs_release(&self) -> bool {
+        self.command.iter().chain(self.env.values()).any(|text| placeholder::uses_release(text))
     }
 }
 

@@ -50,6 +50,15 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What an agent gets for a line of its own.
+enum Answer {
+    /// The counts as they are when they are told: taken any earlier, they could follow the word that a table is obeyed which
+    /// they know nothing of.
+    Report,
+    /// This.
+    Say(FromProxy),
+}
+
 /// Serves one agent until it goes away. What it has put in force stays.
 pub(crate) async fn serve(stream: UnixStream, plane: Arc<Plane>) {
     let _attended = plane.attended();
@@ -64,11 +73,7 @@ pub(crate) async fn serve(stream: UnixStream, plane: Arc<Plane>) {
     speaking.abort();
 }
 
-async fn hear(
-    reader: OwnedReadHalf,
-    plane: &Arc<Plane>,
-    answers: &mpsc::Sender<FromProxy>,
-) -> io::Result<()> {
+async fn hear(reader: OwnedReadHalf, plane: &Arc<Plane>, answers: &mpsc::Sender<Answer>) -> io::Result<()> {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
@@ -82,13 +87,13 @@ async fn hear(
             return Err(io::Error::other(format!("a line without an end, or longer than {longest} MiB")));
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(ToProxy::Table(table)) => plane.apply(table),
+            Ok(ToProxy::Table(table)) => plane.apply(table).map(Answer::Say),
             Ok(ToProxy::Cookies { key }) => {
                 plane.set_cookies(&key);
                 None
             }
-            Ok(ToProxy::Report) => Some(FromProxy::Report(plane.report())),
-            Err(error) => Some(unreadable(plane, &error)),
+            Ok(ToProxy::Report) => Some(Answer::Report),
+            Err(error) => Some(Answer::Say(unreadable(plane, &error))),
         };
         if let Some(answer) = answer
             && answers.send(answer).await.is_err()
@@ -108,7 +113,7 @@ async fn speak(
     mut writer: OwnedWriteHalf,
     plane: Arc<Plane>,
     mut news: broadcast::Receiver<FromProxy>,
-    mut answers: mpsc::Receiver<FromProxy>,
+    mut answers: mpsc::Receiver<Answer>,
     greeting: FromProxy,
 ) {
     let mut next = Some(greeting);
@@ -131,7 +136,8 @@ async fn speak(
                 Err(broadcast::error::RecvError::Closed) => return,
             },
             answer = answers.recv() => match answer {
-                Some(message) => next = Some(message),
+                Some(Answer::Report) => next = Some(FromProxy::Report(plane.report())),
+                Some(Answer::Say(message)) => next = Some(message),
                 None => return,
             },
             _ = tick.tick() => {

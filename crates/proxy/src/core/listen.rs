@@ -97,6 +97,7 @@ mod tests {
             instances: vec![],
             traffic: model::system::traffic::Traffic::default(),
             health_path: None,
+            trial: None,
             protocol,
             send_proxy_protocol: false,
             carriage: Default::default(),

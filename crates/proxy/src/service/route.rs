@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue};
-use model::routes::{InstanceEndpoint, InstanceRouteState, RouteReport, ServiceTarget};
+use model::routes::{InstanceEndpoint, InstanceRouteState, RouteReport, ServiceTarget, Trial};
 use model::system::traffic::Traffic;
 use model::system::{Carriage, Limits, Protocol};
 use model::time::Moment;
@@ -56,6 +56,8 @@ struct Shared {
     health_path: Option<String>,
     balancer: Balancer,
     cookies: Option<Arc<Cookies>>,
+    /// Instances of a release that is being tried, with their part of all requests.
+    trial: Option<Trial>,
     upstreams: HashMap<Key, Arc<Upstream>>,
     /// Instances of former tables whose connections may not all have ended.
     leaving: Vec<Arc<Upstream>>,
@@ -125,6 +127,7 @@ impl ServiceRoute {
             health_path: target.health_path.clone(),
             balancer: Balancer::new(target, site, clock::now()),
             cookies: None,
+            trial: target.trial.clone(),
             upstreams: HashMap::new(),
             leaving: Vec::new(),
             protocol: target.protocol,
@@ -157,6 +160,7 @@ impl ServiceRoute {
             shared.retire_all();
         }
         shared.send_proxy_protocol = target.send_proxy_protocol;
+        shared.trial.clone_from(&target.trial);
         shared.match_upstreams();
         shared.carry(&target.carriage);
         drop(shared);
@@ -251,6 +255,7 @@ impl ServiceRoute {
             ejected: shared.balancer.ejected().map(str::to_owned).collect(),
             panic: shared.balancer.is_in_panic(),
             troubles: shared.troubles(),
+            instances: shared.balancer.tallies(),
         }
     }
 
@@ -262,7 +267,16 @@ impl ServiceRoute {
     /// Chooses an instance.
     pub(super) fn choose(self: &Arc<Self>, wish: &Wish<'_>) -> Chosen {
         let mut shared = self.lock();
-        let pick = match shared.balancer.choose(wish, clock::now(), dice::draw()) {
+        let (now, others) = (clock::now(), shared.not_its_turn(wish));
+        let choice = match others.is_empty() {
+            true => shared.balancer.choose(wish, now, dice::draw()),
+            // Whoever's turn it is may be unable to: then the others are better than nobody.
+            false => match shared.balancer.choose(&Wish { avoid: &others, ..*wish }, now, dice::draw()) {
+                Choice::Nobody => shared.balancer.choose(wish, now, dice::draw()),
+                choice @ (Choice::Instance(_) | Choice::Full) => choice,
+            },
+        };
+        let pick = match choice {
             Choice::Instance(pick) => pick,
             Choice::Full => return Chosen::Full,
             Choice::Nobody => return Chosen::Nobody,
@@ -401,6 +415,23 @@ impl Shared {
             upstream.retire();
             self.leaving.push(upstream);
         }
+    }
+
+    /// While a release is tried: the instances that do not get this request, because it is the other ones' turn. A
+    /// request that is repeated may go to any, a client with a cookie stays where it is.
+    fn not_its_turn(&self, wish: &Wish<'_>) -> Vec<Key> {
+        let is_new = wish.avoid.is_empty() && wish.stay.is_none();
+        let Some(trial) = self.trial.as_ref().filter(|_| is_new) else { return vec![] };
+        let tried = dice::draw() % 1000 < u64::from(trial.share);
+        let is_other = |endpoint: &InstanceEndpoint| trial.instances.contains(&endpoint.id) != tried;
+        let takes =
+            |endpoint: &InstanceEndpoint| !is_other(endpoint) && endpoint.state == InstanceRouteState::Ready;
+        // An instance that is still starting must not get a request only because it is its turn.
+        if !self.balancer.instances().any(|(_, endpoint)| takes(endpoint)) {
+            return vec![];
+        }
+        let others = self.balancer.instances().filter(|(_, endpoint)| is_other(endpoint));
+        others.map(|(key, _)| key).collect()
     }
 
     /// Makes the connections' state that of the balancer's instances.

@@ -234,6 +234,7 @@ pub(crate) fn service_route(
         instances,
         traffic: Traffic::default(),
         health_path: None,
+        trial: None,
         protocol,
         send_proxy_protocol: false,
         carriage,

@@ -1,6 +1,6 @@
 //! What one agent tells its proxy while an agent is restarted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::leadership::{Leadership, Term};
 use model::routes::{DatabaseRouteState, RouteTable, RouteTarget};
@@ -64,6 +64,10 @@ fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> Input {
         missing: vec![],
         routes_applied: 0,
         drained: BTreeMap::new(),
+        routed: 0,
+        carrying: BTreeSet::new(),
+        artefacts: BTreeSet::new(),
+        traffic: BTreeMap::new(),
         generation: 1,
     };
     Input::Message { from: node.into(), message: PeerMessage::Status(Box::new(status)) }

@@ -98,10 +98,10 @@ fn nodes(view: &View) -> Vec<Vec<Cell>> {
 
 fn node_state(view: &View, name: &NodeName) -> Cell {
     let leads = view.overview.leader.as_ref() == Some(name);
-    let here = match (leads, view.overview.nodes.get(name)) {
-        (true, _) => "up, leads",
-        (false, _) => "up",
-    };
+    let here = if leads { "up, leads" } else { "up" };
+    if let (Heard::Yes, Some(reason)) = (view.heard(name), view.overview.upkeep.drained.get(name)) {
+        return Cell::new(Look::Warning, format!("{here}, drained: {reason}"));
+    }
     match view.heard(name) {
         Heard::Yes => match view.overview.nodes.get(name).map(|node| node.missing.is_empty()) {
             Some(false) => Cell::new(Look::Warning, format!("{here}, less protected")),

@@ -216,6 +216,13 @@ impl View {
         node.services.notes.get(&instance.id)
     }
 
+    /// Whether a service cannot run before its first release.
+    pub(crate) fn waits_for_release(&self, service: &ServiceName) -> bool {
+        let needs = self.system.services.get(service).is_some_and(system::Service::needs_release);
+        let released = self.overview.releases.get(service);
+        needs && released.is_none_or(|service| service.current.is_none() && service.rollout.is_none())
+    }
+
     /// The instances of a service that take requests.
     pub(crate) fn ready(&self, service: &ServiceName) -> Vec<InstanceEndpoint> {
         let all = self.instances(service).into_iter();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::SiteName;
-use model::routes::{InstanceEndpoint, InstanceRouteState, ServiceTarget};
+use model::routes::{InstanceEndpoint, InstanceReport, InstanceRouteState, ServiceTarget, Tally};
 use model::system::traffic::Traffic;
 use model::time::Moment;
 
@@ -93,6 +93,7 @@ struct Instance {
     under_way: u64,
     /// Upgraded connections.
     tunnels: u64,
+    tally: Tally,
 }
 
 /// How desirable an instance is; lower is better.
@@ -153,8 +154,8 @@ impl Balancer {
     fn newcomer(&mut self, endpoint: &InstanceEndpoint, now: Moment) -> Instance {
         let key = Key(self.next_key);
         self.next_key += 1;
-        let (health, share) = (Health::default(), Share::new(1, now));
-        Instance { key, endpoint: endpoint.clone(), health, share, under_way: 0, tunnels: 0 }
+        let (health, share, tally) = (Health::default(), Share::new(1, now), Tally::default());
+        Instance { key, endpoint: endpoint.clone(), health, share, under_way: 0, tunnels: 0, tally }
     }
 
     /// All instances in the table.
@@ -314,6 +315,7 @@ impl Balancer {
     pub fn succeeded(&mut self, key: Key, taken: Duration, now: Moment) {
         self.latency.observe(taken);
         if let Some(instance) = self.get(key) {
+            instance.tally.good(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
             instance.share.latency.observe(taken);
             if instance.health.succeeded(now) {
                 instance.share.restart(now);
@@ -336,7 +338,10 @@ impl Balancer {
 
     /// The instance failed. True: it is ejected now and was not before, so that it is to be probed.
     pub fn failed(&mut self, key: Key, failure: Failure, now: Moment) -> bool {
-        self.get(key).is_some_and(|instance| instance.health.failed(failure, now))
+        self.get(key).is_some_and(|instance| {
+            instance.tally.bad();
+            instance.health.failed(failure, now)
+        })
     }
 
     /// The request at the instance has ended in some way. After `succeeded` or `failed` this changes nothing of its
@@ -385,6 +390,16 @@ impl Balancer {
     /// Counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What each instance did with the requests it was given.
+    pub fn tallies(&self) -> Vec<InstanceReport> {
+        let report = |instance: &Instance| InstanceReport {
+            id: instance.endpoint.id.clone(),
+            under_way: instance.under_way + instance.tunnels,
+            tally: instance.tally.clone(),
+        };
+        self.instances.iter().map(report).collect()
     }
 
     /// Whether most of the instances that are ready have been ejected.

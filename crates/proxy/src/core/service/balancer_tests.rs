@@ -31,6 +31,7 @@ fn target(states: &[InstanceRouteState]) -> ServiceTarget {
         instances,
         traffic,
         health_path: None,
+        trial: None,
         protocol: Default::default(),
         send_proxy_protocol: false,
         carriage: Default::default(),

@@ -252,6 +252,7 @@ fn instances_that_fail_clients_although_they_are_ready_are_told() {
         ejected: vec!["web-2@w1".to_owned()],
         panic,
         troubles: vec![],
+        instances: vec![],
     };
     let with = |panic| verdict(|overview| overview.traffic.routes.push(report(panic)));
     let told = |verdict: &Verdict| verdict.troubles[0].what.clone();

@@ -76,7 +76,8 @@ fn proxies(view: &View, name: &DatabaseName, writes: &BTreeMap<DatabaseName, Wri
 }
 
 fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
-    let wanted = usize::try_from(view.system.services.get(name)?.instances).unwrap_or(usize::MAX);
+    let written = view.system.services.get(name)?.instances;
+    let wanted = usize::try_from(view.overview.upkeep.instances(name, written)).unwrap_or(usize::MAX);
     let ready = view.ready(name).len();
     let level = match ready {
         0 => Level::Down,
@@ -85,6 +86,11 @@ fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
     };
     let subject = format!("service/{name}");
     let all = view.instances(name);
+    if all.is_empty() && view.waits_for_release(name) {
+        let what = format!("{name} waits for its first release");
+        let help = format!("mainstay release {name} --from DIRECTORY");
+        return Some(trouble(Level::Degraded, subject, what).unblock(Some(help)));
+    }
     let idle: Vec<&InstanceEndpoint> =
         all.iter().filter(|instance| instance.state != InstanceRouteState::Ready).collect();
     let (lost, sick): (Vec<_>, Vec<_>) = idle.iter().partition(|instance| !view.is_here(&instance.node));

@@ -1,0 +1,396 @@
+//! `mainstay release`: a new release of a service, watched while it takes over.
+
+mod source;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Subcommand;
+use mainstay::api::{ReleaseOrder, Request, hex};
+use model::ServiceName;
+use model::release::{Phase, Release, Service, Strategy};
+use serde::Serialize;
+
+use super::columns::section;
+use super::connect::Connection;
+use super::error::CliError;
+use super::exit::Exit;
+use super::output::Output;
+use super::progress::Progress;
+use super::status::view::View;
+use super::target::Target;
+use source::Source;
+
+/// How long one request may take; the last piece is answered when the artefact is unpacked.
+const REQUEST_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a release may take until the command gives up watching it.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// How long it may take until every agent knows of a release.
+const KNOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Let a new release of a service take over, and take it back if it is worse
+///
+/// The artefact is copied to every node before anything changes. New instances are started beside the old ones; an old one
+/// stops when every proxy has acknowledged that it gets no new requests, and none is left. A release whose instances do not
+/// become ready, end by themselves, fail more requests or answer much slower than the old ones is taken back by itself
+/// (exit code 1).
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+Examples:
+  mainstay release web --from ./build
+  mainstay release web --from web-1.4.tar.gz --canary 10%,50%
+  mainstay release web --from https://example.org/web.tar.gz@SHA256 --blue-green
+  mainstay release status
+  mainstay release history web
+  mainstay release rollback web")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// The service
+    #[arg(value_name = "SERVICE", required = true)]
+    service: Option<String>,
+    /// A directory, a tar archive (plain or gzip), or the address of one with its SHA-256
+    #[arg(long, value_name = "DIR|TARBALL|URL@SHA256", required = true)]
+    from: Option<String>,
+    /// Give the new release these parts of the requests one after another, while all old instances stay
+    #[arg(long, value_name = "PERCENT,...", conflicts_with = "blue_green", value_delimiter = ',', value_parser = percent)]
+    canary: Vec<u8>,
+    /// Start all new instances beside the old ones, then let all requests go to them at once
+    #[arg(long)]
+    blue_green: bool,
+    /// How long new instances must have worked before the next step
+    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = duration)]
+    bake: Duration,
+    /// How long new instances may take to become ready
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    ready_within: Duration,
+    /// How many requests of each release are compared at least
+    #[arg(long, value_name = "REQUESTS", default_value_t = 100)]
+    sample: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Show which releases serve and which are on their way
+    Status(Asked),
+    /// Show the releases of a service, the newest first
+    History(AskedOf),
+    /// Take the release on its way back, or go back to the one before
+    Rollback(AskedOf),
+}
+
+#[derive(Debug, clap::Args)]
+struct Asked {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct AskedOf {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let value: Option<u8> = text.trim().trim_end_matches('%').parse().ok();
+    value.filter(|value| (1..=99).contains(value)).ok_or_else(|| "a part is 1% to 99%".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "write for example 6s or 2m".to_owned())?;
+    Duration::try_from(span).map_err(|_| "a duration is not negative".to_owned())
+}
+
+/// What `--json` prints of a release.
+#[derive(Serialize)]
+struct Report<'r> {
+    service: &'r ServiceName,
+    release: &'r Release,
+    serves: bool,
+    because: &'r str,
+    took_ms: u128,
+}
+
+pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
+    match args.what {
+        None => begin(args, output).await,
+        Some(What::Status(asked)) => {
+            let view = Connection::open(&asked.target)?.view().await?;
+            match asked.json {
+                true => output.print_json(&view.overview.releases)?,
+                false => output.print(&status(&view, output))?,
+            }
+            Ok(Exit::Done)
+        }
+        Some(What::History(asked)) => {
+            let view = Connection::open(&asked.target)?.view().await?;
+            let name = known(&view, &asked.service)?;
+            let service = view.overview.releases.get(&name).cloned().unwrap_or_default();
+            match asked.json {
+                true => output.print_json(&service)?,
+                false => output.print(&history(&service, output))?,
+            }
+            Ok(Exit::Done)
+        }
+        Some(What::Rollback(asked)) => {
+            let mut connection = Connection::open(&asked.target)?;
+            let view = connection.view().await?;
+            let name = known(&view, &asked.service)?;
+            let mut progress = Progress::begin(output);
+            let request = Request::ReleaseBack { service: name.clone() };
+            let told = connection.done(&view.overview.node, &request, REQUEST_LIMIT).await?;
+            progress.say(&told);
+            let wanted = rollout(&view, &name).is_none();
+            watch(&mut connection, &mut progress, &view, &name, wanted, asked.json, output).await
+        }
+    }
+}
+
+fn known(view: &View, service: &str) -> Result<ServiceName, CliError> {
+    let name = ServiceName::new(service);
+    if view.system.services.contains_key(&name) {
+        return Ok(name);
+    }
+    let names: Vec<&str> = view.system.services.keys().map(ServiceName::as_str).collect();
+    Err(CliError::with(Exit::Invalid, format!("there is no service {service}")).hint(format!(
+        "services of {} are: {}",
+        view.system.name,
+        names.join(", ")
+    )))
+}
+
+fn rollout<'v>(view: &'v View, name: &ServiceName) -> Option<&'v model::release::Rollout> {
+    view.overview.releases.get(name)?.rollout.as_ref()
+}
+
+async fn begin(args: Args, output: Output) -> Result<Exit, CliError> {
+    let (Some(service), Some(from)) = (&args.service, &args.from) else {
+        return Err(CliError::with(Exit::Invalid, "a release needs a service and --from"));
+    };
+    let mut connection = Connection::open(&args.target)?;
+    let view = connection.view().await?;
+    let name = known(&view, service)?;
+    let mut progress = Progress::begin(output);
+    let source = Source::find(from, &mut progress).await?;
+    send(&mut connection, &mut progress, &view, &source).await?;
+    let strategy = match (args.canary.is_empty(), args.blue_green) {
+        (false, _) => Strategy::Canary(args.canary.clone()),
+        (true, true) => Strategy::BlueGreen,
+        (true, false) => Strategy::Rolling,
+    };
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let order = ReleaseOrder {
+        digest: source.digest.clone(),
+        size: source.size,
+        from: from.clone(),
+        strategy,
+        bake_ms: ms(args.bake),
+        ready_within_ms: ms(args.ready_within),
+        sample: args.sample,
+    };
+    let request = Request::Release { service: name.clone(), order };
+    let told = connection.done(&view.overview.node, &request, REQUEST_LIMIT).await?;
+    progress.say(&told);
+    watch(&mut connection, &mut progress, &view, &name, true, args.json, output).await
+}
+
+/// Sends the artefact to the agent that is asked; the others copy it from there.
+async fn send(
+    connection: &mut Connection,
+    progress: &mut Progress,
+    view: &View,
+    source: &Source,
+) -> Result<(), CliError> {
+    let node = &view.overview.node;
+    progress.say(&format!(
+        "sending {} ({} KiB) to {node}",
+        source.digest.short(),
+        source.size.div_ceil(1024)
+    ));
+    let mut offset = 0;
+    loop {
+        let piece = source.piece(offset)?;
+        let request = Request::ArtefactTake { digest: source.digest.clone(), offset, piece: hex(&piece) };
+        let answer = connection.done(node, &request, REQUEST_LIMIT).await?;
+        if piece.is_empty() || answer == "complete" {
+            return Ok(());
+        }
+        offset += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+    }
+}
+
+/// Tells every step until the release serves or has been taken back. `wanted`: whether it is to serve.
+async fn watch(
+    connection: &mut Connection,
+    progress: &mut Progress,
+    before: &View,
+    name: &ServiceName,
+    wanted: bool,
+    json: bool,
+    output: Output,
+) -> Result<Exit, CliError> {
+    let number = match rollout(before, name).filter(|_| !wanted) {
+        Some(rollout) => rollout.release.number,
+        None => before.overview.releases.get(name).map_or(1, Service::next_number),
+    };
+    let unknown = |view: &View| {
+        let service = view.overview.releases.get(name);
+        service
+            .is_none_or(|service| service.find(number).is_none())
+            .then(|| "waiting for the agents".to_owned())
+    };
+    progress.until(connection, KNOWN_LIMIT, unknown).await?;
+    // An agent that does not lead does not know what is waited for: then what the leader said last still holds.
+    let mut last = (String::new(), None);
+    let missing = progress.until(connection, LIMIT, |view| {
+        let (place, waits) = under_way(view, name)?;
+        if place != last.0 || waits.is_some() {
+            last = (place, waits);
+        }
+        Some(sentence(&last))
+    });
+    let missing = missing.await?;
+    if let Some(missing) = missing {
+        return Err(CliError::with(Exit::Degraded, format!("release {number} is not over yet: {missing}"))
+            .hint("it goes on; `mainstay release status` shows how far it is"));
+    }
+    let view = connection.view().await?;
+    let service = view.overview.releases.get(name).cloned().unwrap_or_default();
+    let serves = service.current.as_ref().is_some_and(|current| current.number == number);
+    let past = service.history.iter().find(|past| past.release.number == number);
+    let because = past.map_or("every step went well", |past| past.because.as_str());
+    let took_ms = progress.elapsed().as_millis();
+    if let (true, Some(release)) = (json, service.find(number)) {
+        output.print_json(&Report { service: name, release, serves, because, took_ms })?;
+    }
+    match (serves, wanted) {
+        (true, _) if !json => {
+            output.print(&format!("release {number} of {name} serves (after {took_ms} ms)\n"))?
+        }
+        (false, false) if !json => {
+            output.print(&format!("release {number} of {name} has been taken back\n"))?
+        }
+        (false, true) => {
+            let message = format!("release {number} of {name} was taken back: {because}");
+            return Err(CliError::failed(message)
+                .hint(format!("`mainstay logs {name}` shows what its instances said")));
+        }
+        (true, _) | (false, false) => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// Where the release on its way is, and what it waits for; `None` when there is none.
+fn under_way(view: &View, name: &ServiceName) -> Option<(String, Option<String>)> {
+    let rollout = rollout(view, name)?;
+    if let Some(reason) = &view.overview.paused {
+        return Some((format!("nothing goes on while the automation is paused: {reason}"), None));
+    }
+    let waits = view.because(&format!("service/{name} release"));
+    Some((place(rollout, view, name), waits.map(str::to_owned)))
+}
+
+fn sentence((place, waits): &(String, Option<String>)) -> String {
+    match waits {
+        Some(waits) => format!("{place}: {waits}"),
+        None => place.clone(),
+    }
+}
+
+fn place(rollout: &model::release::Rollout, view: &View, name: &ServiceName) -> String {
+    let written = view.system.services.get(name).map_or(1, |service| service.instances);
+    let all = decide::release::steps(&rollout.strategy, view.overview.upkeep.instances(name, written)).len();
+    match &rollout.phase {
+        Phase::Staging => "copying".to_owned(),
+        Phase::Step(step) => format!("step {} of {all}", step + 1),
+        Phase::RollingBack => "taking it back".to_owned(),
+    }
+}
+
+fn status(view: &View, output: Output) -> String {
+    let row = |name: &ServiceName| {
+        let service = view.overview.releases.get(name).cloned().unwrap_or_default();
+        let serves = service.current.as_ref().map_or("-".to_owned(), shown);
+        let next = service.rollout.as_ref().map_or("-".to_owned(), |rollout| shown(&rollout.release));
+        vec![
+            name.as_str().into(),
+            serves.into(),
+            next.into(),
+            under_way(view, name).as_ref().map(sentence).unwrap_or_default().into(),
+        ]
+    };
+    let rows: Vec<_> = view.system.services.keys().map(row).collect();
+    section("Releases", &["service", "serves", "on its way", "how far"], &rows, output)
+}
+
+fn shown(release: &Release) -> String {
+    format!("{} ({})", release.number, release.digest.short())
+}
+
+fn history(service: &Service, output: Output) -> String {
+    let when = |release: &Release| {
+        jiff::Timestamp::from_microsecond(release.at_us)
+            .map_or_else(|_| "-".to_owned(), |at| format!("{at:.0}"))
+    };
+    let row = |release: &Release, what: String| {
+        vec![
+            release.number.to_string().into(),
+            when(release).into(),
+            release.digest.short().into(),
+            release.from.clone().into(),
+            what.into(),
+        ]
+    };
+    let mut rows = vec![];
+    if let Some(rollout) = &service.rollout {
+        rows.push(row(&rollout.release, format!("on its way: {}", rollout.because)));
+    }
+    if let Some(current) = &service.current {
+        rows.push(row(current, "serves".to_owned()));
+    }
+    for past in &service.history {
+        let end = if past.served { "served until " } else { "taken back: " };
+        rows.push(row(&past.release, format!("{end}{}", past.because)));
+    }
+    let mut out =
+        section("Releases", &["release", "asked for", "artefact", "from", "what came of it"], &rows, output);
+    if rows.is_empty() {
+        let _ = writeln!(out, "  none yet");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_durations_are_read_or_refused() {
+        assert_eq!(percent("10%"), Ok(10));
+        assert_eq!(percent(" 50 "), Ok(50));
+        for bad in ["0", "100%", "-1", "ten"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        for bad in ["-2s", "soon", "2"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
