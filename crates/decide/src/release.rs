@@ -118,6 +118,8 @@ pub struct Question<'a> {
     pub baked: Duration,
     /// What old instances did with requests since then.
     pub old: &'a Tally,
+    /// What they did since the rollout's first step, as far as this leader has seen it.
+    pub earlier: &'a Tally,
     /// What new instances did with requests since then.
     pub new: &'a Tally,
 }
@@ -173,7 +175,7 @@ fn in_step(question: &Question<'_>, rollout: &Rollout, number: u32) -> Decision 
     if !question.obeyed {
         return Decision::Wait("not every proxy obeys the new routes yet".to_owned());
     }
-    let bake = Duration::from_millis(rollout.bake_ms) * step.bake / 100;
+    let bake = bake(rollout, step);
     if question.baked < bake {
         return Decision::Wait(format!(
             "watching {ready} new instances for {} s: {}",
@@ -199,6 +201,11 @@ fn in_step(question: &Question<'_>, rollout: &Rollout, number: u32) -> Decision 
     Decision::Next(Box::new(next))
 }
 
+/// For how long the instances of a step must have worked.
+fn bake(rollout: &Rollout, step: Step) -> Duration {
+    Duration::from_millis(rollout.bake_ms) * step.bake / 100
+}
+
 /// What is wrong with the new release, if anything is.
 fn fault(question: &Question<'_>, rollout: &Rollout, step: Step) -> Option<String> {
     let news = question.news;
@@ -217,24 +224,31 @@ fn fault(question: &Question<'_>, rollout: &Rollout, step: Step) -> Option<Strin
             within.as_secs()
         ));
     }
-    worse(question.old, question.new, rollout.sample)
+    let (old, new, sample) = (question.old, question.new, rollout.sample);
+    // When all requests go to the new release, the old one's answers are of another time, and a busy moment is no slowness.
+    let alone = step.share == Some(1000);
+    let early = alone && question.baked < bake(rollout, step) / 2;
+    let before = if alone { question.earlier } else { old };
+    fails(old, new, sample).or_else(|| if early { None } else { slower(before, new, sample) })
 }
 
-/// Whether requests fare worse with the new release, beyond chance.
-pub fn worse(old: &Tally, new: &Tally, sample: u64) -> Option<String> {
-    if new.all() < sample.clamp(FEWEST_FAILURES, 50) {
-        return None;
-    }
-    if fails_more(old, new) {
-        return Some(format!(
+/// Whether more requests fail with the new release, beyond chance.
+pub fn fails(old: &Tally, new: &Tally, sample: u64) -> Option<String> {
+    let is_enough = new.all() >= sample.clamp(FEWEST_FAILURES, 50);
+    (is_enough && fails_more(old, new)).then(|| {
+        format!(
             "{} of {} requests failed on the new release, {} of {} on the old one",
             new.bad,
             new.all(),
             old.bad,
             old.all()
-        ));
-    }
-    if new.good < sample || old.good < sample {
+        )
+    })
+}
+
+/// Whether requests take longer with the new release, beyond chance.
+pub fn slower(old: &Tally, new: &Tally, sample: u64) -> Option<String> {
+    if new.good < sample.max(FEWEST_FAILURES) || old.good < sample {
         return None;
     }
     let (before, after) = (old.quantile_us(500)?, new.quantile_us(500)?);

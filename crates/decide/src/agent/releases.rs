@@ -27,7 +27,9 @@ pub(super) struct Watch {
     /// Instances of the new release that were ready once.
     were_ready: BTreeSet<String>,
     /// What each node's proxy had counted at each instance when the phase began.
-    before: BTreeMap<(NodeName, String), Tally>,
+    before: Counts,
+    /// And when the first step began.
+    at_first: Counts,
 }
 
 /// What a service's instances run from.
@@ -84,9 +86,11 @@ impl Agent {
         let watch = self.watch(name, rollout, &counts);
         let works = news.ready >= wanted && obeyed;
         watch.baking = watch.baking.or(works.then_some(now)).filter(|_| works);
-        let (waited, before) = (now.since(watch.since), watch.before.clone());
+        let waited = now.since(watch.since);
+        let (before, at_first) = (watch.before.clone(), watch.at_first.clone());
         let baked = watch.baking.map_or(Duration::ZERO, |since| now.since(since));
         let (old, new) = self.tallies(name, rollout.release.number, &counts, &before);
+        let (earlier, _) = self.tallies(name, rollout.release.number, &counts, &at_first);
         let question = Question {
             service: &service,
             instances,
@@ -96,6 +100,7 @@ impl Agent {
             waited,
             baked,
             old: &old,
+            earlier: &earlier,
             new: &new,
         };
         release::decide(&question)
@@ -110,13 +115,18 @@ impl Agent {
             baking: None,
             were_ready: BTreeSet::new(),
             before: counts.clone(),
+            at_first: counts.clone(),
         };
         let watch = self.watches.entry(name.clone()).or_insert_with(fresh);
         if watch.number != number {
             *watch = fresh();
         } else if watch.phase != phase {
             let were_ready = std::mem::take(&mut watch.were_ready);
-            *watch = Watch { were_ready, ..fresh() };
+            let at_first = match watch.phase {
+                Phase::Staging => counts.clone(),
+                Phase::Step(_) | Phase::RollingBack => std::mem::take(&mut watch.at_first),
+            };
+            *watch = Watch { were_ready, at_first, ..fresh() };
         }
         watch
     }

@@ -37,6 +37,7 @@ struct Case {
     waited: u64,
     baked: u64,
     old: Tally,
+    earlier: Tally,
     new: Tally,
 }
 
@@ -46,7 +47,8 @@ impl Case {
         let ready = step(service.rollout.as_ref().unwrap(), 3).map_or(0, |step| step.new);
         let news = News { ready, any: true, ..News::default() };
         let (old, new) = (tally(900, 0, 5_000), tally(300, 0, 5_000));
-        Self { service, unstaged: vec![], news, obeyed: true, waited: 7, baked: 6, old, new }
+        let earlier = old.clone();
+        Self { service, unstaged: vec![], news, obeyed: true, waited: 7, baked: 6, old, earlier, new }
     }
 
     fn decided(&self) -> Decision {
@@ -59,6 +61,7 @@ impl Case {
             waited: Duration::from_secs(self.waited),
             baked: Duration::from_secs(self.baked),
             old: &self.old,
+            earlier: &self.earlier,
             new: &self.new,
         };
         decide(&question).unwrap()
@@ -194,7 +197,22 @@ fn a_release_like_the_one_before_is_not_accused() {
             tally(requests - bad, bad, 5_000)
         };
         let (old, new) = (play(900), play(100));
-        accused += u32::from(worse(&old, &new, 100).is_some());
+        accused += u32::from((fails(&old, &new, 100).or(slower(&old, &new, 100))).is_some());
     }
     assert!(accused < 40, "{accused} of 5000");
+}
+
+#[test]
+fn a_release_that_serves_alone_is_not_slow_because_the_moment_before_was_calm() {
+    let mut case = Case::new(Strategy::BlueGreen, Phase::Step(1));
+    (case.old, case.earlier) = (tally(150, 0, 5_800), tally(600, 0, 11_600));
+    case.new = tally(300, 0, 16_400);
+    assert_eq!(case.outcome(), "serves");
+    case.new = tally(300, 0, 60_000);
+    let outcome = case.outcome();
+    assert!(outcome.starts_with("RollingBack: the middle request takes"), "{outcome}");
+    case.baked = 2;
+    assert_eq!(case.outcome(), "-", "it has half of its time to come to speed");
+    case.new = tally(270, 30, 60_000);
+    assert!(case.outcome().starts_with("RollingBack: 30 of 300 requests failed"), "{}", case.outcome());
 }

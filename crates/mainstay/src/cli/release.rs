@@ -258,27 +258,31 @@ async fn watch(
     };
     progress.until(connection, KNOWN_LIMIT, unknown).await?;
     // An agent that does not lead does not know what is waited for: then what the leader said last still holds.
-    let mut last = (String::new(), None);
+    let (mut last, mut ending) = ((String::new(), None), None);
     let missing = progress.until(connection, LIMIT, |view| {
-        let (place, waits) = under_way(view, name)?;
+        ending = view.overview.releases.get(name).and_then(|service| Ending::of(service, number));
+        if ending.is_some() {
+            return None;
+        }
+        // One that has just started knows nothing of it yet.
+        let Some((place, waits)) = under_way(view, name) else {
+            return Some("waiting for the agents".to_owned());
+        };
         if place != last.0 || waits.is_some() {
             last = (place, waits);
         }
         Some(sentence(&last))
     });
     let missing = missing.await?;
-    if let Some(missing) = missing {
+    let Some(Ending { release, serves, because }) = ending else {
+        let missing = missing.unwrap_or_default();
         return Err(CliError::with(Exit::Degraded, format!("release {number} is not over yet: {missing}"))
             .hint("it goes on; `mainstay release status` shows how far it is"));
-    }
-    let view = connection.view().await?;
-    let service = view.overview.releases.get(name).cloned().unwrap_or_default();
-    let serves = service.current.as_ref().is_some_and(|current| current.number == number);
-    let past = service.history.iter().find(|past| past.release.number == number);
-    let because = past.map_or("every step went well", |past| past.because.as_str());
+    };
     let took_ms = progress.elapsed().as_millis();
-    if let (true, Some(release)) = (json, service.find(number)) {
-        output.print_json(&Report { service: name, release, serves, because, took_ms })?;
+    if json {
+        let because = because.as_str();
+        output.print_json(&Report { service: name, release: &release, serves, because, took_ms })?;
     }
     match (serves, wanted) {
         (true, _) if !json => {
@@ -295,6 +299,27 @@ async fn watch(
         (true, _) | (false, false) => {}
     }
     Ok(Exit::Done)
+}
+
+/// How a release ended.
+#[derive(Debug, PartialEq)]
+struct Ending {
+    release: Release,
+    /// Whether it took over; the next one may have followed since.
+    serves: bool,
+    because: String,
+}
+
+impl Ending {
+    /// `None` while it is on its way, or not known.
+    fn of(service: &Service, number: u64) -> Option<Self> {
+        if let Some(release) = service.current.as_ref().filter(|current| current.number == number) {
+            let because = "every step went well".to_owned();
+            return Some(Self { release: release.clone(), serves: true, because });
+        }
+        let past = service.history.iter().find(|past| past.release.number == number)?;
+        Some(Self { release: past.release.clone(), serves: past.served, because: past.because.clone() })
+    }
 }
 
 /// Where the release on its way is, and what it waits for; `None` when there is none.
@@ -380,6 +405,31 @@ fn history(service: &Service, output: Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_is_over_when_it_serves_or_is_history_and_not_when_nothing_is_known_of_it() {
+        let release = |number: u64| Release {
+            number,
+            digest: format!("{number:064}").try_into().unwrap(),
+            size: 1,
+            from: String::new(),
+            at_us: 0,
+        };
+        let past = |number, served| model::release::Past {
+            release: release(number),
+            served,
+            because: "it is slow".to_owned(),
+        };
+        let service = Service {
+            current: Some(release(4)),
+            rollout: None,
+            history: vec![past(3, false), past(2, true)],
+        };
+        let serves = |number| Ending::of(&service, number).map(|ending| ending.serves);
+        assert_eq!([2, 3, 4, 5].map(serves), [Some(true), Some(false), Some(true), None]);
+        assert_eq!(Ending::of(&service, 3).unwrap().because, "it is slow");
+        assert_eq!(Ending::of(&Service::default(), 1), None, "an agent that has just started");
+    }
 
     #[test]
     fn parts_and_durations_are_read_or_refused() {
