@@ -156,10 +156,10 @@ pub fn request(
         return Ok((None, run.number));
     }
     if let Some(run) = record.open() {
-        return Err(Refusal {
-            because: format!("run {} of {name} {}", run.number, run.state),
-            hint: format!("a job never runs beside itself; `mainstay job history {name}` shows when it ends"),
-        });
+        return Err(Refusal::new(
+            format!("run {} of {name} {}", run.number, run.state),
+            format!("a job never runs beside itself; `mainstay job history {name}` shows when it ends"),
+        ));
     }
     let (next, number) = record.with(cause, RunState::Waiting);
     Ok((Some(next), number))

@@ -126,10 +126,10 @@ impl Agent {
         ask: impl FnOnce(&Question<'_>) -> Result<Leadership, Refusal>,
     ) -> Result<Command, Refusal> {
         let Some((rules, members)) = self.view(database) else {
-            return Err(Refusal {
-                because: format!("there is no database {database}"),
-                hint: "`mainstay status` lists the databases".to_owned(),
-            });
+            return Err(Refusal::new(
+                format!("there is no database {database}"),
+                "`mainstay status` lists the databases",
+            ));
         };
         let stored = self.records.get(database);
         let question = Question {

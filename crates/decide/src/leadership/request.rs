@@ -13,10 +13,23 @@ pub struct Refusal {
     pub because: String,
     /// What the operator can do.
     pub hint: String,
+    /// It may be otherwise in a moment, without anybody's doing.
+    pub passing: bool,
+}
+
+impl Refusal {
+    /// One that stands until something is done.
+    pub fn new(because: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { because: because.into(), hint: hint.into(), passing: false }
+    }
 }
 
 fn refuse<T>(because: impl Into<String>, hint: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { because: because.into(), hint: hint.into() })
+    Err(Refusal::new(because, hint))
+}
+
+fn not_yet<T>(because: impl Into<String>, hint: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { passing: true, ..Refusal::new(because, hint) })
 }
 
 /// A record that begins a switchover to `to`, or to the best standby.
@@ -26,13 +39,13 @@ pub fn switchover(question: &Question<'_>, to: Option<&NodeName>) -> Result<Lead
         Phase::Founding { .. } | Phase::Revoking { .. } | Phase::HandingOver { .. } => None,
     });
     let Some((record, primary)) = settled else {
-        return refuse("the database has no settled primary now", "wait until `mainstay status` shows one");
+        return not_yet("the database has no settled primary now", "wait until `mainstay status` shows one");
     };
     if to == Some(primary) {
         return refuse(format!("{primary} is the primary already"), "name another member with --to");
     }
     if question.members.get(primary).is_none_or(|view| view.tenure(record.term).is_none()) {
-        return refuse(format!("{primary} is still being promoted"), "try again in a moment");
+        return not_yet(format!("{primary} is still being promoted"), "try again in a moment");
     }
     let able: Vec<&NodeName> =
         question.rules.members.iter().filter(|node| can_take_over(question, record, node)).collect();
@@ -41,14 +54,14 @@ pub fn switchover(question: &Question<'_>, to: Option<&NodeName>) -> Result<Lead
             format!("{node} is not a member"),
             format!("members are {}", listed(&question.rules.members)),
         ),
-        Some(node) if !able.contains(&node) => refuse(
+        Some(node) if !able.contains(&node) => not_yet(
             format!("{node} is not a caught-up standby that confirms commits"),
             format!("members that could take over now: {}", listed(able)),
         ),
         Some(node) => Ok(asked_for(record, primary, node)),
         None => match able.first() {
             Some(node) => Ok(asked_for(record, primary, node)),
-            None => refuse("no standby is caught up", "see `mainstay status` for what is wrong with them"),
+            None => not_yet("no standby is caught up", "see `mainstay status` for what is wrong with them"),
         },
     }
 }

@@ -220,20 +220,16 @@ pub(super) fn asked_for(
     if node == primary {
         let could = lowers_or_alone(question, primary) || successor(question, record).is_some();
         if !could && !forced {
-            return Err(Refusal {
-                because: format!(
-                    "no standby can take over, so clients would wait while {node} restarts in place"
-                ),
-                hint:
-                    "add --force to accept that, or see `mainstay status` for what is wrong with the standbys"
-                        .to_owned(),
-            });
+            return Err(Refusal::new(
+                format!("no standby can take over, so clients would wait while {node} restarts in place"),
+                "add --force to accept that, or see `mainstay status` for what is wrong with the standbys",
+            ));
         }
     } else if !forced && !can_be_spared(question, record, primary, node) {
-        return Err(Refusal {
-            because: spared_by_nobody(record, node, &what_for),
-            hint: "add --force to accept that writes wait until it is back".to_owned(),
-        });
+        return Err(Refusal::new(
+            spared_by_nobody(record, node, &what_for),
+            "add --force to accept that writes wait until it is back",
+        ));
     }
     let turn = RestartTurn { member: node.clone(), server, what_for, number: 1, of: 1, forced };
     let because = format!("an operator asked for a restart of {node}");

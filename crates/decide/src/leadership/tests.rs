@@ -324,6 +324,30 @@ fn an_asynchronous_failover_waits_for_the_old_lease() {
 }
 
 #[test]
+fn a_switchover_refused_for_a_standby_that_connects_anew_may_be_granted_in_a_moment() {
+    let (record, healthy) = healthy();
+    let rules = rules();
+    let ask = |members: &Members, to: Option<&str>| {
+        let question = Question { rules: &rules, record: Some(&record), members, paused: false, now: at(0) };
+        super::switchover(&question, to.map(NodeName::new).as_ref())
+    };
+    assert!(ask(&healthy, None).is_ok());
+    let mut apart = healthy.clone();
+    for node in ["b", "c"] {
+        let mut status = standby(5, 100);
+        if let Server::Standby(server) = &mut status.server {
+            server.streaming = false;
+        }
+        apart.insert(node.into(), alive(status));
+    }
+    let refused = ask(&apart, None).unwrap_err();
+    assert!(refused.passing && refused.because == "no standby is caught up", "{refused:?}");
+    assert!(ask(&apart, Some("b")).unwrap_err().passing);
+    assert!(!ask(&healthy, Some("a")).unwrap_err().passing, "it will not be another one by waiting");
+    assert!(!ask(&healthy, Some("z")).unwrap_err().passing, "nor a member");
+}
+
+#[test]
 fn an_operator_may_accept_the_loss_but_not_from_a_working_primary() {
     let (record, members) = healthy();
     let rules = rules();

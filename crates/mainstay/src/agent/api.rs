@@ -10,11 +10,12 @@ use model::system::{RouteTarget, System};
 use model::{DatabaseName, NodeName, RouteName};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
 use transport::RpcPool;
 
 use super::store::{SYSTEM, SystemRecord, WITHIN};
 use super::{Shared, artefacts, member, releases, renewal, upkeep};
-use crate::api::{Refused, Reply, Request};
+use crate::api::{Reply, Request};
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
 
 /// The longest request accepted on the socket, in bytes.
@@ -29,6 +30,9 @@ const LEADER_TRIES: u32 = 20;
 /// How often a request is decided anew when another decision was committed first, and how long to wait in between.
 const COMMIT_TRIES: u32 = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a request waits for what settles by itself: a standby that connects anew, a promotion that ends.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 
 /// What helps when the coordination does not answer.
 pub(super) const MAJORITY_HINT: &str = "try again when a majority of the voters answers";
@@ -237,7 +241,8 @@ pub(super) async fn flush(shared: &Shared, rpc: &RpcPool, database: &DatabaseNam
     }
 }
 
-/// Checks a request against what the leader knows and commits the record that it leads to.
+/// Checks a request against what the leader knows and commits the record that it leads to. What speaks against it only for
+/// the moment is waited for.
 async fn decide_and_commit(
     shared: &Shared,
     database: &DatabaseName,
@@ -246,30 +251,46 @@ async fn decide_and_commit(
     + Send
     + 'static,
 ) -> Reply {
-    for _ in 0..COMMIT_TRIES {
-        if let Some(reply) = try_decide(shared, database, ask.clone()).await {
-            return reply;
+    let end = Instant::now() + SETTLES_WITHIN;
+    let mut overtaken = 0;
+    while overtaken < COMMIT_TRIES {
+        match try_decide(shared, database, ask.clone()).await {
+            Attempt::Answered(reply) => return reply,
+            Attempt::Refused(refusal) if !refusal.passing || Instant::now() >= end => {
+                return Reply::refused(refusal.because, refusal.hint);
+            }
+            Attempt::Refused(_) => {}
+            Attempt::Overtaken => overtaken += 1,
         }
+        tokio::time::sleep(COMMIT_PAUSE).await;
     }
     Reply::refused("the decision was overtaken by another one or could not be committed", "try again")
 }
 
-/// One attempt; `None` when another decision came first: then it is checked anew against that.
+/// What came of one attempt to have a decision.
+enum Attempt {
+    Answered(Reply),
+    Refused(Refusal),
+    /// Another decision came first: it is to be checked anew against that.
+    Overtaken,
+}
+
 async fn try_decide(
     shared: &Shared,
     database: &DatabaseName,
     ask: impl FnOnce(&leadership::Question<'_>) -> Result<model::leadership::Leadership, Refusal> + Send + 'static,
-) -> Option<Reply> {
+) -> Attempt {
     let of = database.clone();
     let decided = shared.inputs.ask(move |agent| agent.request(&of, ask)).await;
     let (expected, value) = match decided {
         Some(Ok(Command::Commit { expected, value })) => (expected, value),
-        Some(Err(Refusal { because, hint })) => return Some(Reply::Refused(Refused { because, hint })),
-        Some(Ok(_)) | None => return Some(Reply::refused("the agent is ending", "try again")),
+        Some(Err(refusal)) => return Attempt::Refused(refusal),
+        Some(Ok(_)) | None => {
+            return Attempt::Answered(Reply::refused("the agent is ending", "try again"));
+        }
     };
     let Some(revision) = shared.store.try_commit(expected, &value).await else {
-        tokio::time::sleep(COMMIT_PAUSE).await;
-        return None;
+        return Attempt::Overtaken;
     };
     let because = match &value {
         Value::Leadership(_, record) => record.because.clone(),
@@ -277,7 +298,7 @@ async fn try_decide(
     };
     let store = Place::Leadership(database.clone());
     shared.inputs.send(decide::agent::Input::Committed { store, revision: Some((revision, value)) });
-    Some(Reply::Done(because))
+    Attempt::Answered(Reply::Done(because))
 }
 
 async fn pause(shared: &Shared, reason: Option<&str>) -> Reply {

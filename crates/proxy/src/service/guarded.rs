@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::line::Line;
+use super::route::Visit;
 use crate::core::service::scan::Scan;
 
 /// The end of a head with a byte that none may contain: the parser behind answers 400 and closes. It looks at a head that
@@ -19,10 +21,15 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 /// How a client begins that speaks HTTP/2 without having been asked (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// After so much time without a request the line goes to rest.
+pub(super) const REST_AFTER: Duration = Duration::from_millis(250);
+
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Guarded {
-    line: Line,
+    /// `None` once it has been laid to rest.
+    line: Option<Line>,
+    visit: Arc<Visit>,
     /// What is read before the client's further bytes: those by which it was found out what it speaks.
     ahead: Vec<u8>,
     /// Reads along in HTTP/1.1; HTTP/2 has no ambiguous ends.
@@ -78,10 +85,12 @@ pub(super) async fn listen(line: &mut Line, patience: Patience) -> Option<Openin
 }
 
 impl Guarded {
-    pub(super) fn new(line: Line, opening: Opening, patience: Patience) -> Self {
+    pub(super) fn new(line: Line, opening: Opening, visit: Arc<Visit>) -> Self {
         let scan = (!opening.is_http2).then(Scan::default);
+        let patience = visit.patience;
         Self {
-            line,
+            line: Some(line),
+            visit,
             ahead: opening.bytes,
             scan,
             refused: false,
@@ -124,13 +133,32 @@ impl Guarded {
 
     fn read_on(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.line).poll_read(cx, buf);
+            return match &mut self.line {
+                Some(line) => Pin::new(line).poll_read(cx, buf),
+                None => Poll::Ready(Ok(())),
+            };
         }
         let length = self.ahead.len().min(buf.remaining());
         buf.put_slice(&self.ahead[..length]);
         self.ahead.drain(..length);
         self.ahead.shrink_to_fit();
         Poll::Ready(Ok(()))
+    }
+
+    /// Lays the line to rest when nothing has been asked for a while. Who reads here then finds the end of the connection,
+    /// as if the client had closed it between two requests, and lets go of all that it keeps for it.
+    fn has_gone_to_rest(&mut self) -> bool {
+        let is_between = self.scan.as_ref().is_some_and(Scan::is_between);
+        // What the client has not taken yet must still be written.
+        if !is_between || self.stall.is_some() || self.visit.place.unused_for() < REST_AFTER {
+            return false;
+        }
+        self.visit.lay_to_rest(self.line.take());
+        true
+    }
+
+    fn line(&mut self) -> io::Result<Pin<&mut Line>> {
+        self.line.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -150,7 +178,11 @@ impl AsyncRead for Guarded {
         }
         self.watch_the_clock(cx)?;
         let before = buf.filled().len();
-        ready!(self.read_on(cx, buf))?;
+        let read = self.read_on(cx, buf);
+        if read.is_pending() && self.has_gone_to_rest() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(read)?;
         let scanned = self.scan.as_mut().map_or(Ok(()), |scan| scan.read(&buf.filled()[before..]));
         if let Err(unacceptable) = scanned {
             self.refused = true;
@@ -164,7 +196,7 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.line).poll_write(cx, bytes);
+        let outcome = self.line()?.poll_write(cx, bytes);
         self.watch_the_stall(cx, outcome)
     }
 
@@ -173,21 +205,23 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.line).poll_write_vectored(cx, slices);
+        let outcome = self.line()?.poll_write_vectored(cx, slices);
         self.watch_the_stall(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.line.is_write_vectored()
+        self.line.as_ref().is_some_and(Line::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.line).poll_flush(cx);
+        let Ok(line) = self.line() else { return Poll::Ready(Ok(())) };
+        let outcome = line.poll_flush(cx);
         self.watch_the_stall(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.line).poll_shutdown(cx);
+        let Ok(line) = self.line() else { return Poll::Ready(Ok(())) };
+        let outcome = line.poll_shutdown(cx);
         self.watch_the_stall(cx, outcome)
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::answer::{self, Body};
 use super::entrance::{Door, Entrance};
 use super::guarded::Patience;
+use super::line::Line;
 use super::probe;
 use super::tls::{self, Identity};
 use super::upstream::Upstream;
@@ -112,6 +113,8 @@ pub(super) struct Visit {
     pub(super) patience: Patience,
     pub(super) entrance: Arc<Entrance>,
     pub(super) place: Place,
+    /// The connection itself while it rests.
+    resting: Mutex<Option<Line>>,
     /// Requests that were answered, and such that the client took back before.
     answered: AtomicU64,
     taken_back: AtomicU64,
@@ -520,8 +523,22 @@ impl Visit {
         }
         let (limits, patience) = (door.limits, door.patience());
         let client = from.ip().to_canonical();
-        let (answered, taken_back) = Default::default();
-        Self { routes, client, is_secure, limits, patience, entrance, place, answered, taken_back }
+        let (resting, answered, taken_back) = Default::default();
+        Self { routes, client, is_secure, limits, patience, entrance, place, resting, answered, taken_back }
+    }
+
+    /// Keeps a connection on which nothing is asked.
+    pub(super) fn lay_to_rest(&self, line: Option<Line>) {
+        *self.resting() = line;
+    }
+
+    /// Takes the connection if it rests.
+    pub(super) fn wake(&self) -> Option<Line> {
+        self.resting().take()
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Option<Line>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -21,13 +22,14 @@ use tokio::time::{sleep, timeout};
 use super::answer::{self, Body};
 use super::entrance::{Door, Entrance};
 use super::errand::Errand;
-use super::guarded::{self, Guarded, Opening};
+use super::guarded::{self, Guarded, Opening, Patience, REST_AFTER};
 use super::line::Line;
 use super::route::{Question, ServiceRoute, Visit};
 use super::tls;
 use super::tunnel::Upgrade;
 use crate::core::service::forwarded::{self, Client};
 use crate::core::service::head;
+use crate::crowd::Busy;
 use crate::journal::{Asked, Note};
 use crate::{dice, preamble, socket};
 
@@ -64,14 +66,37 @@ pub(super) async fn serve(
         let (line, opening) = open(stream, &entrance, &door).await?;
         Some((from, line, opening))
     };
+    // Boxed, as all that is needed for a while only: most connections are idle most of the time.
     let arrived = tokio::select! {
-        arrived = arrive => arrived,
+        arrived = Box::pin(arrive) => arrived,
         () = place.evicted() => None,
     };
-    let Some((from, line, opening)) = arrived else { return };
+    let Some((from, mut line, mut opening)) = arrived else { return };
     let visit = Arc::new(Visit::new(&door, from, line.is_secure(), entrance, place));
     drop(door);
-    speak(line, opening, visit).await;
+    loop {
+        Box::pin(speak(line, opening, visit.clone())).await;
+        match visit.wake() {
+            Some(rested) => line = rested,
+            None => return,
+        }
+        match rest(&mut line, &visit).await {
+            Some(next) => opening = next,
+            None => return drop(timeout(FAREWELL, line.shutdown()).await),
+        }
+    }
+}
+
+/// Waits for a client that may ask again.
+async fn rest(line: &mut Line, visit: &Visit) -> Option<Opening> {
+    let left = visit.patience.idle.saturating_sub(visit.place.unused_for());
+    let opening = tokio::select! {
+        opening = guarded::listen(line, Patience { idle: left, ..visit.patience }) => opening?,
+        () = visit.place.evicted() => return None,
+        () = visit.entrance.shut() => return None,
+    };
+    // A connection does not change its protocol.
+    Some(Opening { is_http2: false, ..opening })
 }
 
 /// Shakes hands if that is wanted, and listens what the client speaks.
@@ -91,12 +116,14 @@ async fn open(stream: TcpStream, entrance: &Arc<Entrance>, door: &Door) -> Optio
 
 async fn speak(line: Line, opening: Opening, visit: Arc<Visit>) {
     let limits = visit.limits;
-    let (patience, is_http2) = (visit.patience, opening.is_http2);
-    let io = TokioIo::new(Guarded::new(line, opening, patience));
+    let is_http2 = opening.is_http2;
+    let io = TokioIo::new(Guarded::new(line, opening, visit.clone()));
     let guest = visit.clone();
     let service = service_fn(move |request| {
         let guest = guest.clone();
-        async move { Ok::<_, Infallible>(handle(guest, request).await) }
+        // From here on, not from the future's first step: the connection reads on before that, and must not rest.
+        let busy = guest.place.busy();
+        async move { Ok::<_, Infallible>(handle(guest, busy, request).await) }
     });
     let outcome = if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -156,12 +183,18 @@ where
     }
 }
 
-/// Lets a connection go on until it ends, is in the way, or is of no use any more. `unused`: it does not notice by itself
-/// that nothing is asked of it.
-async fn attend(mut connection: Pin<&mut impl Connection>, visit: &Visit, unused: bool) -> hyper::Result<()> {
+/// Lets a connection go on until it ends, is in the way, is of no use any more, or rests.
+async fn attend(
+    mut connection: Pin<&mut impl Connection>,
+    visit: &Visit,
+    is_http2: bool,
+) -> hyper::Result<()> {
     let idle = visit.limits.idle_timeout;
     loop {
-        let left = idle.saturating_sub(visit.place.unused_for());
+        let look_after = match is_http2 {
+            true => idle.saturating_sub(visit.place.unused_for()).max(FAREWELL),
+            false => REST_AFTER,
+        };
         tokio::select! {
             outcome = connection.as_mut() => return outcome,
             () = visit.entrance.shut() => {
@@ -169,8 +202,9 @@ async fn attend(mut connection: Pin<&mut impl Connection>, visit: &Visit, unused
                 return connection.await;
             }
             () = visit.place.evicted() => break,
-            () = sleep(left.max(FAREWELL)), if unused => {
-                if visit.place.unused_for() >= idle {
+            // HTTP/1.1 reads again and may then rest; HTTP/2 does not notice by itself that nothing is asked.
+            () = sleep(look_after) => {
+                if is_http2 && visit.place.unused_for() >= idle {
                     break;
                 }
             }
@@ -180,8 +214,7 @@ async fn attend(mut connection: Pin<&mut impl Connection>, visit: &Visit, unused
     timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
 }
 
-async fn handle(visit: Arc<Visit>, mut request: Request<Incoming>) -> Response<Body> {
-    let busy = visit.place.busy();
+async fn handle(visit: Arc<Visit>, busy: Busy, mut request: Request<Incoming>) -> Response<Body> {
     let question = Question::new(visit.clone());
     let client_side = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();

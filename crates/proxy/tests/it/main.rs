@@ -16,5 +16,6 @@ mod http2;
 mod listen;
 mod peer;
 mod postgres;
+mod rest;
 mod tcp;
 mod tls;

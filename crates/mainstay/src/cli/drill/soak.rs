@@ -19,7 +19,8 @@ use super::{on_stage, running_lab, unfinished};
 ///
 /// Every drill that suits the system, and that it claims to survive without writes having to wait, has its turn, in an
 /// order that the seed gives; faults that cost no member go on beside it. Each run is measured and checked as by `drill
-/// run`; writes may never stand still for longer than the file's objective (rto). At the end, also when it is
+/// run`, and by what holds whatever happens when others go on beside it: nothing lost or doubled, one primary, redundancy
+/// at the end, and writes never stand still for longer than the file's objective (rto). At the end, also when it is
 /// interrupted, a table says what came of all of them; `--resume` goes on where the last one ended.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -107,6 +107,11 @@ impl Scan {
         matches!(self.place, Place::RequestLine | Place::Name | Place::Value)
     }
 
+    /// Whether all requests that have begun have been read to their ends.
+    pub fn is_between(&self) -> bool {
+        self.place == Place::Between && self.head.bytes == 0
+    }
+
     /// Passes over bytes of a body, of which `left` are to come and `here` have; returns how many.
     fn skip(&mut self, left: u64, here: usize, within: fn(u64) -> Place, after: Place) -> usize {
         let step = left.min(here as u64);
