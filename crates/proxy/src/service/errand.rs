@@ -298,7 +298,8 @@ impl Errand {
         if let RequestBody::Stream(_, pulse) = &self.body {
             pulse.answered();
         }
-        if let Some(cookie) = self.route.new_cookie(self.stay, reply.behind.flight.key) {
+        let is_secure = upgrade.visit.is_secure;
+        if let Some(cookie) = self.route.new_cookie(self.stay, reply.behind.flight.key, is_secure) {
             reply.response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -301,7 +301,7 @@ impl ServiceRoute {
 
     /// The cookie for a client that was at `stay` and has been answered by `by`; `None`: it keeps what it has. A client whose
     /// instance merely had too much to do, or failed one request, goes back to it.
-    pub(super) fn new_cookie(&self, stay: Option<Key>, by: Key) -> Option<HeaderValue> {
+    pub(super) fn new_cookie(&self, stay: Option<Key>, by: Key, is_secure: bool) -> Option<HeaderValue> {
         let shared = self.lock();
         let (name, cookies) = (shared.balancer.traffic().sticky.as_ref()?, shared.cookies.as_ref()?);
         if stay.is_some_and(|stay| stay == by || shared.balancer.is_fit(stay)) {
@@ -309,7 +309,9 @@ impl ServiceRoute {
         }
         let (_, endpoint) = shared.balancer.instances().find(|(key, _)| *key == by)?;
         let value = cookies.seal(&shared.service, &endpoint.id, dice::nonce())?;
-        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax").parse().ok()
+        // A client that came by TLS never shows it to who listens on a line without.
+        let secure = if is_secure { "; Secure" } else { "" };
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}").parse().ok()
     }
 
     /// Takes a place in the queue; `None` when that is full.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Version;
 use model::routes::InstanceRouteState::Ready;
-use model::routes::Route;
+use model::routes::{Route, RouteTarget, ToProxy};
 use model::system::{Carriage, Protocol, TlsFiles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,6 +61,19 @@ async fn a_route_speaks_https_in_both_versions() {
         assert_eq!(told["forwarded"], "for=127.0.0.1;host=\"shop.example\";proto=https");
     }
     assert_eq!(instance.connections(), 1, "clients of any kind share the connections to the instance");
+}
+
+#[tokio::test]
+async fn a_cookie_set_by_https_is_for_https_only() {
+    let Stage { listen, pair, instance, mut agent, _proxy } = stage().await;
+    agent.say(&ToProxy::Cookies { key: "5".repeat(64) }).await;
+    let mut route = secure("public", listen, &instance, &pair, &[]);
+    let RouteTarget::Service(target) = &mut route.target else { unreachable!() };
+    target.traffic.sticky = Some("seat".into());
+    agent.apply(2, vec![route]).await;
+    let answer = Client::secure(listen, "shop.example", &pair, &BOTH).await.get("/").await;
+    let cookie = answer.headers["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("seat=") && cookie.ends_with("; SameSite=Lax; Secure"), "{cookie}");
 }
 
 async fn curl(listen: SocketAddr, pair: &Pair, arguments: &[&str]) -> String {
