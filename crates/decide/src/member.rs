@@ -248,6 +248,11 @@ fn report(question: &Question<'_>, record: &Leadership, former: &NodeName) -> De
         (Server::Stopped { .. }, None) => {
             Decision::act(Action::StartDetached, "the position can only be read when it runs")
         }
+        // As a standby it could only say how far its log goes, which counts for less.
+        (Server::Standby(_), Some(_)) if still_holds => {
+            let because = "it was elected because it holds everything, and not promoted: that counts when it has stopped";
+            Decision::act(Action::Fence { because: because.to_owned() }, because)
+        }
         (Server::Standby(facts), _)
             if origin::is_namesake(record, None, facts.position.timeline, question.history.taken_from) =>
         {

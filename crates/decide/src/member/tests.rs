@@ -160,12 +160,14 @@ fn a_successor_reads_the_log_to_its_end_once_the_primary_has_shut_down() {
 fn a_former_primary_that_was_elected_again_but_never_promoted_still_holds_everything() {
     let mut own = MemberStatus { promised: Term(3), led: Some(Term(1)), ..MemberStatus::unknown() };
     own.server = Server::Stopped { because: "it was not shut down cleanly".to_owned() };
-    let reports = |former: &str, tainted_by: Option<Term>| {
+    let mut started = own.clone();
+    started.server = standby(3, 100).server;
+    let does = |own: &MemberStatus, former: &str, tainted_by: Option<Term>| {
         let record = revoking(3, former, &["b", "c"]);
         let question = Question {
             me: &"a".into(),
             record: Some(&record),
-            own: &own,
+            own,
             others: &BTreeMap::new(),
             history: History {
                 system_identifier: Some(1),
@@ -177,7 +179,10 @@ fn a_former_primary_that_was_elected_again_but_never_promoted_still_holds_everyt
             paused: false,
             now: at(1000),
         };
-        matches!(decide(&question).action, Some(Action::ReportStopped { .. }))
+        decide(&question).action
+    };
+    let reports = |former: &str, tainted_by: Option<Term>| {
+        matches!(does(&own, former, tainted_by), Some(Action::ReportStopped { .. }))
     };
     assert!(
         reports("a", Some(Term(1))),
@@ -185,4 +190,7 @@ fn a_former_primary_that_was_elected_again_but_never_promoted_still_holds_everyt
     );
     assert!(!reports("b", Some(Term(1))), "another member led since");
     assert!(!reports("a", None), "it has rejoined somebody since: it reports as a standby");
+    let stops = |former, tainted_by| matches!(does(&started, former, tainted_by), Some(Action::Fence { .. }));
+    assert!(stops("a", Some(Term(1))), "as a standby that started for its promotion it could not say so");
+    assert!(!stops("b", Some(Term(1))) && !stops("a", None));
 }
