@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::leadership::Term;
 use crate::system::traffic::Traffic;
-use crate::system::{Carriage, Protocol};
+use crate::system::{Carriage, ExternalAddress, Health, Protocol};
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName};
 
 /// All routes as one node's proxy must serve them. Never changed in place: a higher generation replaces it as a whole.
@@ -117,6 +117,18 @@ pub struct ServiceTarget {
     /// Those that get a part of their own of all requests, if there are such.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// Addresses at which others run it, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+}
+
+/// Addresses that no supervisor knows: each proxy asks for itself how they do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// Where.
+    pub addresses: Vec<ExternalAddress>,
+    /// What they are asked.
+    pub health: Health,
 }
 
 /// Instances of a release that is being tried.
@@ -249,12 +261,31 @@ pub struct RouteReport {
 /// What one instance did with the requests that one proxy gave it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceReport {
-    /// Its id, e.g. `web-2@e1`.
+    /// Its id, e.g. `web-2@e1`; the address of one that nobody supervises.
     pub id: String,
     /// Requests under way now.
     pub under_way: u64,
     /// What came of the others since the instance came.
     pub tally: Tally,
+    /// What an address that nobody supervises answers to the proxy's own questions; `None`: it is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answering: Option<Answering>,
+}
+
+/// What an address answers when a proxy asks how it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Answering {
+    /// Too few questions have been answered or missed since it came.
+    #[default]
+    Unknown,
+    /// It answers as it should, and takes requests.
+    Good,
+    /// It does not, and takes none while others do.
+    Bad {
+        /// What was wrong last, to follow its address: `takes no connection`.
+        because: String,
+    },
 }
 
 /// Counts of an instance's answers.

@@ -387,11 +387,13 @@ fn service(
     target: &ServiceTarget,
     site: Option<&SiteName>,
 ) -> Arc<ServiceRoute> {
-    match present {
+    let route = match present {
         Some(route) => {
             route.swap(target, site);
             route
         }
         None => Arc::new(ServiceRoute::new(name.clone(), target, site)),
-    }
+    };
+    route.attend();
+    route
 }

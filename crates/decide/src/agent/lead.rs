@@ -178,7 +178,7 @@ impl Agent {
             known.iter().copied().filter(|node| self.is_lost(node)).chain(former).cloned().collect();
         let usable = |node: &NodeName| !lost.contains(node) && !self.upkeep.is_drained(node);
         let (mut wishes, mut waiting) = (vec![], vec![]);
-        for (name, service) in &self.system.services {
+        for (name, service) in self.system.services.iter().filter(|(_, service)| !service.is_external()) {
             let may_run =
                 |(node, site): &&(&NodeName, &SiteName)| usable(node) && service.placement.allows(node, site);
             let need = self.instances_of(name);

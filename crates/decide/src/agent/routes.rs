@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::leadership::{Leadership, Term};
 use model::routes::{
-    DatabaseRouteState, DatabaseTarget, InstanceEndpoint, InstanceRouteState, Route, RouteTarget,
+    DatabaseRouteState, DatabaseTarget, External, InstanceEndpoint, InstanceRouteState, Route, RouteTarget,
     ServiceTarget,
 };
 use model::status::{MemberStatus, Silence};
@@ -199,6 +199,31 @@ impl Agent {
     }
 
     fn service_target(&self, service: &ServiceName, route: &system::Route) -> ServiceTarget {
+        let described = self.system.services.get(service);
+        let external = described
+            .filter(|service| service.is_external())
+            .map(|service| External { addresses: service.addresses.clone(), health: service.health.clone() });
+        // What may be left of instances is no part of a service that others run.
+        let instances = if external.is_some() { vec![] } else { self.known_instances(service) };
+        let health_path = described.and_then(|service| match &service.health.probe {
+            Probe::Http { path } => Some(path.clone()),
+            Probe::Tcp | Probe::Command { .. } | Probe::Process => None,
+        });
+        ServiceTarget {
+            service: service.clone(),
+            instances,
+            traffic: described.map(|service| service.traffic.clone()).unwrap_or_default(),
+            health_path,
+            protocol: described.map(|service| service.protocol).unwrap_or_default(),
+            send_proxy_protocol: described.is_some_and(|service| service.send_proxy_protocol),
+            trial: self.trial(service),
+            external,
+            carriage: route.carriage.clone(),
+        }
+    }
+
+    /// The instances of a service on all nodes, with what proxies should think of them.
+    fn known_instances(&self, service: &ServiceName) -> Vec<InstanceEndpoint> {
         let prefix = format!("{service}-");
         let is_of = |instance: &InstanceEndpoint| {
             instance
@@ -225,21 +250,7 @@ impl Agent {
             }
         }
         instances.sort_by(|a, b| a.id.cmp(&b.id));
-        let described = self.system.services.get(service);
-        let health_path = described.and_then(|service| match &service.health.probe {
-            Probe::Http { path } => Some(path.clone()),
-            Probe::Tcp | Probe::Command { .. } | Probe::Process => None,
-        });
-        ServiceTarget {
-            service: service.clone(),
-            instances,
-            traffic: described.map(|service| service.traffic.clone()).unwrap_or_default(),
-            health_path,
-            protocol: described.map(|service| service.protocol).unwrap_or_default(),
-            send_proxy_protocol: described.is_some_and(|service| service.send_proxy_protocol),
-            trial: self.trial(service),
-            carriage: route.carriage.clone(),
-        }
+        instances
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one node's mind commands, input by input.
 
+mod external;
 mod gate;
 mod leading;
 mod restarted;

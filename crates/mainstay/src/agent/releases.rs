@@ -94,6 +94,12 @@ fn ordered(
     instances: &dyn Fn(&ServiceName, u32) -> u32,
 ) -> Change {
     let config = known(system, name)?;
+    if config.is_external() {
+        return Err(refused(
+            format!("others run {name}: it has addresses instead of instances"),
+            "release it where it runs",
+        ));
+    }
     if !config.needs_release() {
         return Err(refused(
             format!(

@@ -115,6 +115,12 @@ fn scale(
         };
         return Err(refused(format!("there is no service {service}"), hint));
     };
+    if config.is_external() {
+        return Err(refused(
+            format!("others run {service}: it has addresses instead of instances"),
+            format!("change `services.{service}.addresses` in the system file"),
+        ));
+    }
     let Some(wanted) = instances.filter(|wanted| *wanted != config.instances) else {
         upkeep.scaled.remove(service);
         let count = config.instances;

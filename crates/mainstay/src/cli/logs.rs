@@ -95,6 +95,11 @@ impl Wanted {
         let (subject, on) = match Subject::find(view, rest)? {
             Subject::Database(name) => (format!("database/{name}"), None),
             Subject::Member(name, node) => (format!("database/{name}"), Some(node)),
+            Subject::Service(name) if view.is_external(&name) => {
+                let message = format!("nobody here supervises {name}: others run it");
+                return Err(CliError::with(Exit::Invalid, message)
+                    .hint("its logs are where it runs; `access_log` of a route writes down requests to it"));
+            }
             Subject::Service(name) => (format!("service/{name}"), None),
             Subject::Instance(name) => match name.split_once('@') {
                 Some((instance, node)) => (format!("instance/{instance}"), Some(NodeName::new(node))),

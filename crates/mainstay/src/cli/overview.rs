@@ -139,8 +139,14 @@ fn service_row(system: &System, name: &ServiceName, service: &Service) -> Vec<St
         Probe::Http { path } => format!("GET {path} answers, every {every}"),
         Probe::Tcp => format!("its port answers, every {every}"),
         Probe::Command { command } => format!("`{}` ends with 0, every {every}", command.join(" ")),
+        Probe::Process if service.is_external() => "nobody asks".to_owned(),
         Probe::Process => "it runs".to_owned(),
     };
+    if service.is_external() {
+        let addresses = service.addresses.iter().map(|external| external.address.to_string());
+        let on = addresses.collect::<Vec<_>>().join(", ");
+        return vec![name.to_string(), "of others".to_owned(), on, "-".to_owned(), healthy];
+    }
     vec![
         name.to_string(),
         service.instances.to_string(),

@@ -54,6 +54,10 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let subject = Subject::find(&view, &args.subject)?;
     let mut work = Work { connection: &mut connection, progress: Progress::begin(output), force: args.force };
     match &subject {
+        Subject::Service(name) if view.is_external(name) => {
+            let message = format!("nobody here supervises {name}: others run it");
+            return Err(CliError::with(Exit::Invalid, message).hint("restart it where it runs"));
+        }
         Subject::Service(name) => work.instances(view.instances(name)).await?,
         Subject::Instance(name) => work.instances(named(&view, name)).await?,
         Subject::Database(name) => work.database(&view, name).await?,

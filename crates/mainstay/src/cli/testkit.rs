@@ -191,6 +191,7 @@ fn table(system: &System, overview: &Overview) -> RouteTable {
             model::system::RouteTarget::Service { service } => {
                 RouteTarget::Service(Box::new(ServiceTarget {
                     trial: None,
+                    external: None,
                     service: service.clone(),
                     instances: overview.nodes.values().flat_map(|node| node.instances.clone()).collect(),
                     traffic: system.services.get(service).map(|s| s.traffic.clone()).unwrap_or_default(),

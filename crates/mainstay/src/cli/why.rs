@@ -79,6 +79,7 @@ fn now(view: &View, verdict: &Verdict, subject: &Subject) -> Vec<String> {
             record.into_iter().collect()
         }
         Subject::Route(name) => route(view, name),
+        Subject::Service(name) if view.is_external(name) => externals(view, name),
         Subject::Service(name) => view.instances(name).iter().map(instance).collect(),
         Subject::Instance(name) => {
             let all = view.system.services.keys().flat_map(|service| view.instances(service));
@@ -138,6 +139,9 @@ fn route(view: &View, name: &model::RouteName) -> Vec<String> {
                 DatabaseRouteState::Parked { because } => format!("new connections wait: {because}"),
                 DatabaseRouteState::Draining { because, .. } => format!("sessions are let go: {because}"),
             },
+            RouteTarget::Service(target) if target.external.is_some() => {
+                format!("leads to the addresses of {}", target.service)
+            }
             RouteTarget::Service(target) => {
                 let ready = target.instances.iter().filter(|i| i.state == InstanceRouteState::Ready).count();
                 format!("leads to {ready} ready instances of {}", target.service)
@@ -146,6 +150,11 @@ fn route(view: &View, name: &model::RouteName) -> Vec<String> {
         Some(format!("on {node} it {leads}").replace("it new", "new").replace("it sessions", "sessions"))
     };
     view.tables.iter().filter_map(on).collect()
+}
+
+fn externals(view: &View, name: &model::ServiceName) -> Vec<String> {
+    let all = view.external(name);
+    all.iter().map(|external| format!("{} {}", external.address, view.words(name, external))).collect()
 }
 
 fn instance(instance: &model::routes::InstanceEndpoint) -> String {

@@ -4,6 +4,7 @@
 
 mod check;
 mod cli;
+mod external;
 mod histories;
 mod jobs;
 mod joining;

@@ -71,7 +71,7 @@ codes! {
     UnknownService "unknown-service" "A service that the file does not have.",
     UnknownDatabase "unknown-database" "A database that the file does not have.",
     UnknownRoute "unknown-route" "A route that the file does not have.",
-    DuplicateAddress "duplicate-address" "Two nodes, or two lines of a node, have one address.",
+    DuplicateAddress "duplicate-address" "Two nodes, or two lines of a node, have one address, or a list names one twice.",
     MixedFamilies "mixed-families" "A line carries IPv4 on one node and IPv6 on another.",
     NoCommonLine "no-common-line" "Two nodes share no line, so that they can never talk.",
     EvenVoters "even-voters" "An even number of nodes votes.",
@@ -97,7 +97,7 @@ codes! {
     ImpossibleRto "impossible-rto" "A promised RTO that no fault can be repaired in.",
     ImpossibleAvailability "impossible-availability" "A promised availability that the nodes and sites cannot give.",
     StartCycle "start-cycle" "Services of which each waits for the next to be ready before it starts.",
-    RouteTarget "route-target" "A route that leads nowhere or to two places.",
+    RouteTarget "route-target" "A route that leads nowhere, to two places, or back to itself.",
     NoSuchRole "no-such-role" "A route to standbys of a database that has none.",
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,9 +15,12 @@ use crate::{DatabaseName, NodeName, ServiceName, SiteName};
 /// A stateless application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Program and arguments, with placeholders. Never empty.
+    /// Program and arguments, with placeholders. Empty only with `addresses`.
     pub command: Vec<String>,
-    /// How many copies run, at least 1.
+    /// Where it runs that nobody here starts or supervises: then requests are routed there, and nothing else is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<ExternalAddress>,
+    /// How many copies run, at least 1; 0 with `addresses`.
     pub instances: u32,
     /// Where they may run.
     pub placement: Placement,
@@ -49,6 +53,16 @@ pub struct Service {
     /// Each TCP connection begins with a PROXY header that names the client.
     #[serde(default, skip_serializing_if = "is_default")]
     pub send_proxy_protocol: bool,
+}
+
+/// An address at which somebody else runs a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalAddress {
+    /// Where.
+    pub address: SocketAddr,
+    /// The site in which it is reached soonest; `None`: it is as near to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteName>,
 }
 
 /// Something that an instance's first start waits for; written `web` or `database:orders`.
@@ -158,6 +172,11 @@ impl<'de> Deserialize<'de> for After {
 }
 
 impl Service {
+    /// Whether others run it, so that it is only routed to and asked.
+    pub fn is_external(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
     /// Whether its command or environment names `{release}`, so that nothing can run before the first one.
     pub fn needs_release(&self) -> bool {
         self.command.iter().chain(self.env.values()).any(|text| placeholder::uses_release(text))

@@ -170,3 +170,25 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
     assert_eq!(program("web"), "/usr/bin/shop");
     assert_eq!(system.databases["orders"].bin_dir.as_deref(), Some(Path::new("/usr/lib/postgresql/15/bin")));
 }
+
+#[test]
+fn addresses_of_others_change_and_never_become_what_runs_here() {
+    let text = told(&changes(
+        "everything",
+        &[
+            ("west = [\"10.0.6.1:8080\"]", "west = [\"10.0.6.1:8080\", \"10.0.6.2:8080\"]"),
+            ("http = \"/alive\"", "http = \"/ready\""),
+            ("addresses = [\"10.0.5.9:25\"]\n", "command = [\"./mail\", \"{port}\"]\n"),
+            ("command = [\"./worker\"]\n", "addresses = [\"10.0.5.3:80\"]\n"),
+        ],
+    ));
+    insta::assert_snapshot!(text);
+    let text = told(&changes(
+        "everything",
+        &[
+            ("[services.mail]\naddresses = [\"10.0.5.9:25\"]\nprotocol = \"tcp\"\n", ""),
+            ("[services.worker]", "[services.new]\naddresses = [\"10.0.5.3:80\"]\n[services.worker]"),
+        ],
+    ));
+    insta::assert_snapshot!(text);
+}

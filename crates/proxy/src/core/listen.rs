@@ -98,6 +98,7 @@ mod tests {
             traffic: model::system::traffic::Traffic::default(),
             health_path: None,
             trial: None,
+            external: None,
             protocol,
             send_proxy_protocol: false,
             carriage: Default::default(),

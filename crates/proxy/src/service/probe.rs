@@ -1,4 +1,5 @@
-//! Asks an instance that live traffic has ejected whether it works again, so that no client has to find out.
+//! The proxy's own questions: to an instance that live traffic has ejected, whether it works again, so that no client has to
+//! find out; and again and again to one that no supervisor knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
-use model::system::Protocol;
-use tokio::time::{sleep_until, timeout};
+use model::system::{Probe, Protocol, duration};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::route::ServiceRoute;
 use super::upstream::{Outgoing, Upstream};
@@ -23,27 +24,66 @@ pub(super) async fn keep(route: Arc<ServiceRoute>, key: Key) {
     while let Some(due) = route.probe_at(key) {
         sleep_until(clock::instant(due)).await;
         if let Some((upstream, path)) = route.begin_probe(key) {
-            let answered = ask(&upstream, path.as_deref()).await;
-            route.probed(key, answered);
+            let answer = ask(&upstream, path.as_deref(), LONGEST).await;
+            route.probed(key, answer.is_ok());
         }
     }
 }
 
-/// Whether the instance takes a connection if nothing else is known of what it speaks, else whether it answers: its health page as it should, or, where it has none, anything that is no server error.
-async fn ask(upstream: &Upstream, path: Option<&str>) -> bool {
+/// Asks an instance that nobody supervises, until it need not be asked any more.
+pub(super) async fn attend(route: Arc<ServiceRoute>, key: Key) {
+    while let Some((upstream, health)) = route.question(key) {
+        let begin = Instant::now();
+        let answer = match &health.probe {
+            Probe::Http { path } => page(&upstream, Some(path), health.timeout).await,
+            Probe::Tcp | Probe::Command { .. } | Probe::Process => {
+                connection(&upstream, health.timeout).await
+            }
+        };
+        route.answered(key, answer);
+        sleep_until(begin + health.interval).await;
+    }
+}
+
+/// Whether the instance takes a connection if nothing else is known of what it speaks, else whether it answers: its health
+/// page as it should, or, where it has none, anything that is no server error.
+async fn ask(upstream: &Upstream, path: Option<&str>, longest: Duration) -> Result<(), String> {
     if upstream.protocol() == Protocol::Tcp {
-        return upstream.open().await.is_ok();
+        return connection(upstream, longest).await;
     }
-    let Some(request) = question(upstream, path) else { return false };
+    page(upstream, path, longest).await
+}
+
+async fn connection(upstream: &Upstream, longest: Duration) -> Result<(), String> {
+    match timeout(longest, upstream.open()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("takes no connection: {error}")),
+        Err(_) => Err(late("takes no connection", longest)),
+    }
+}
+
+async fn page(upstream: &Upstream, path: Option<&str>, longest: Duration) -> Result<(), String> {
+    let request = question(upstream, path).ok_or("cannot be asked for its page")?;
     let conversation = async {
-        let mut sender = upstream.connect().await.ok()?;
-        let answer = sender.send(request).await.ok()?;
-        Some(answer.status())
+        // Each HTTP/2 connection is kept for requests, so that one is enough for all questions.
+        let kept = (upstream.protocol() == Protocol::H2).then(|| upstream.reuse(true)).flatten();
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => upstream.connect().await.map_err(|error| format!("takes no connection: {error}"))?,
+        };
+        let answer = sender.send(request).await.map_err(|error| format!("breaks off: {}", error.error()))?;
+        Ok(answer.status())
     };
-    match timeout(LONGEST, conversation).await {
-        Ok(Some(status)) => is_good(status, path.is_some()),
-        Ok(None) | Err(_) => false,
+    match timeout(longest, conversation).await {
+        Ok(Ok(status)) if is_good(status, path.is_some()) => Ok(()),
+        Ok(Ok(status)) => Err(format!("answers with status {}", status.as_u16())),
+        Ok(Err(because)) => Err(because),
+        Err(_) => Err(late("gives no answer", longest)),
     }
+}
+
+fn late(what: &str, longest: Duration) -> String {
+    format!("{what} within {}", duration::format(longest))
 }
 
 fn is_good(status: StatusCode, is_health_page: bool) -> bool {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue};
-use model::routes::{InstanceEndpoint, InstanceRouteState, RouteReport, ServiceTarget, Trial};
+use model::routes::{InstanceRouteState, RouteReport, ServiceTarget, Trial};
 use model::system::traffic::Traffic;
-use model::system::{Carriage, Limits, Protocol};
+use model::system::{Carriage, Health, Limits, Protocol};
 use model::time::Moment;
 use model::{RouteName, SiteName};
 use rustls::sign::CertifiedKey;
@@ -25,7 +25,7 @@ use super::probe;
 use super::tls::{self, Identity};
 use super::upstream::Upstream;
 use crate::core::service::sticky::{self, Cookies};
-use crate::core::service::{Balancer, Choice, Failure, Key, Wish};
+use crate::core::service::{Balancer, Choice, Endpoint, Failure, Key, Wish};
 use crate::crowd::Place;
 use crate::files::Watched;
 use crate::{clock, dice};
@@ -341,6 +341,29 @@ impl ServiceRoute {
         }
     }
 
+    /// Asks the instances that nobody supervises, each for as long as it is in the table.
+    pub(crate) fn attend(self: &Arc<Self>) {
+        for key in self.lock().balancer.unattended() {
+            tokio::spawn(probe::attend(self.clone(), key));
+        }
+    }
+
+    /// Whom to ask, and what, of an instance that nobody supervises; `None` when it is not asked any more.
+    pub(super) fn question(&self, key: Key) -> Option<(Arc<Upstream>, Health)> {
+        if self.removed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let shared = self.lock();
+        let health = shared.balancer.question(key)?.clone();
+        Some((shared.upstreams.get(&key)?.clone(), health))
+    }
+
+    /// What it answered.
+    pub(super) fn answered(&self, key: Key, answer: Result<(), String>) {
+        self.lock().balancer.answered(key, answer, clock::now());
+        self.room.notify_one();
+    }
+
     /// When the instance is to be probed next; `None` when it need not be.
     pub(super) fn probe_at(&self, key: Key) -> Option<Moment> {
         if self.removed.load(Ordering::Relaxed) {
@@ -428,9 +451,8 @@ impl Shared {
         let is_new = wish.avoid.is_empty() && wish.stay.is_none();
         let Some(trial) = self.trial.as_ref().filter(|_| is_new) else { return vec![] };
         let tried = dice::draw() % 1000 < u64::from(trial.share);
-        let is_other = |endpoint: &InstanceEndpoint| trial.instances.contains(&endpoint.id) != tried;
-        let takes =
-            |endpoint: &InstanceEndpoint| !is_other(endpoint) && endpoint.state == InstanceRouteState::Ready;
+        let is_other = |endpoint: &Endpoint| trial.instances.contains(&endpoint.id) != tried;
+        let takes = |endpoint: &Endpoint| !is_other(endpoint) && endpoint.state == InstanceRouteState::Ready;
         // An instance that is still starting must not get a request only because it is its turn.
         if !self.balancer.instances().any(|(_, endpoint)| takes(endpoint)) {
             return vec![];
@@ -460,7 +482,7 @@ impl Shared {
     }
 }
 
-fn tell(upstream: &Upstream, endpoint: &InstanceEndpoint) {
+fn tell(upstream: &Upstream, endpoint: &Endpoint) {
     match endpoint.state {
         InstanceRouteState::Ready | InstanceRouteState::NotReady => upstream.welcome(),
         InstanceRouteState::Draining => upstream.retire(),

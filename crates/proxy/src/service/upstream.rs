@@ -14,7 +14,6 @@ use hyper::header;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use model::routes::InstanceEndpoint;
 use model::system::Protocol;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::arriving::Arriving;
 use super::severed::Severed;
+use crate::core::service::Endpoint;
 use crate::socket;
 
 /// The body of a request to an instance: whole and repeatable, or as it comes from the client.
@@ -104,7 +104,7 @@ pub(super) enum Sender {
 pub(super) struct Share(Arc<AtomicUsize>);
 
 impl Upstream {
-    pub(super) fn new(endpoint: &InstanceEndpoint, protocol: Protocol) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, protocol: Protocol) -> Self {
         let (id, address) = (endpoint.id.clone(), endpoint.address);
         Self { id, address, protocol, gone: watch::Sender::new(false), pool: Mutex::default() }
     }

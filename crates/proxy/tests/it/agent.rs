@@ -235,6 +235,7 @@ pub(crate) fn service_route(
         traffic: Traffic::default(),
         health_path: None,
         trial: None,
+        external: None,
         protocol,
         send_proxy_protocol: false,
         carriage,

@@ -8,6 +8,7 @@ mod choice;
 mod client;
 mod database;
 mod drain;
+mod external;
 mod faults;
 mod frames;
 mod hardening;

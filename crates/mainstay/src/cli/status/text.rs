@@ -126,6 +126,9 @@ fn node_lines(view: &View, name: &NodeName) -> String {
 }
 
 fn instances(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
+    if view.is_external(service) {
+        return externals(view, service);
+    }
     let all = view.instances(service);
     if all.is_empty() {
         return vec![vec![
@@ -153,6 +156,20 @@ fn instances(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
         vec![service.as_str().into(), instance.id.into(), instance.address.to_string().into(), state]
     };
     all.into_iter().map(row).collect()
+}
+
+/// The addresses of a service that others run.
+fn externals(view: &View, service: &ServiceName) -> Vec<Vec<Cell>> {
+    let row = |external: super::external::External| {
+        let words = view.words(service, &external);
+        let state = match (external.bad().0.is_empty(), external.serves()) {
+            (true, _) => words.into(),
+            (false, true) => Cell::new(Look::Warning, words),
+            (false, false) => Cell::new(Look::Error, words),
+        };
+        vec![service.as_str().into(), "of others".into(), external.address.to_string().into(), state]
+    };
+    view.external(service).into_iter().map(row).collect()
 }
 
 /// What the supervisor says of an instance that is not ready.

@@ -37,7 +37,7 @@ impl Comparison<'_> {
             ["sites", rest @ ..] => site(rest, to),
             ["nodes", name, rest @ ..] => node(name, rest, from, to),
             ["databases", name, rest @ ..] => return self.database(name, rest, from, to),
-            ["services", name, rest @ ..] => self.service(name, rest),
+            ["services", name, rest @ ..] => return self.service(name, rest),
             ["routes", name, rest @ ..] => self.route(name, rest, from, to),
             ["jobs", _] if more => says(Impact::Start, "it runs when it is due next, or is asked for"),
             ["jobs", _] => says(Impact::Stop, "no further run begins; one that is under way ends by itself"),
@@ -99,13 +99,25 @@ impl Comparison<'_> {
         })
     }
 
-    fn service(&self, name: &str, rest: &[&str]) -> Consequence {
+    fn service(&self, name: &str, rest: &[&str]) -> Option<Consequence> {
         let name = ServiceName::new(name);
         let (old, new) = (self.old.services.get(&name), self.new.services.get(&name));
         let (Some(old), Some(new)) = (old, new) else {
-            return self.whole_service(old, new);
+            return Some(self.whole_service(old, new));
         };
-        match rest {
+        if old.is_external() != new.is_external() {
+            // Everything else changes with it.
+            return (rest == ["addresses"]).then(|| {
+                refused(
+                    "what runs here cannot become addresses of others, nor the other way round; describe a new service, lead the routes to it, then remove this one",
+                )
+            });
+        }
+        Some(match rest {
+            ["addresses"] => says(
+                Impact::None,
+                "requests go to new addresses as soon as they answer, and to those that are gone no more",
+            ),
             ["instances"] if new.instances > old.instances => says(
                 Impact::Start,
                 format!("{} more start on {}", new.instances - old.instances, self.places(new)),
@@ -127,11 +139,17 @@ impl Comparison<'_> {
                 "instances are replaced one after another; a new one must be healthy before an old one stops",
             ),
             _ => refused("nothing is known about how to do it"),
-        }
+        })
     }
 
     fn whole_service(&self, old: Option<&Service>, new: Option<&Service>) -> Consequence {
         match (old, new) {
+            (None, Some(new)) if new.is_external() => {
+                says(Impact::None, "nothing starts: others run it, and routes may lead to it")
+            }
+            (Some(old), None) if old.is_external() => {
+                says(Impact::None, "nothing stops: others run it, and no route leads to it any more")
+            }
             (None, Some(new)) => says(
                 Impact::Start,
                 format!("{} start on {}", count(new.instances, "instance"), self.places(new)),

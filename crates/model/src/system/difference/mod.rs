@@ -108,6 +108,11 @@ fn shown(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "\"\"".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) if is_external(map) => {
+            let text = |key: &str| map.get(key).and_then(Value::as_str);
+            let address = text("address").unwrap_or_default().to_owned();
+            text("site").map_or(address.clone(), |site| format!("{address} in {site}"))
+        }
         Value::Object(_) => match (port("first"), port("last"), port("port"), value.get("kind")) {
             (Some(first), Some(last), _, _) => format!("{first}-{last}"),
             (_, _, Some(port), _) => match value.get("address").and_then(Value::as_str) {
@@ -119,6 +124,12 @@ fn shown(value: &Value) -> String {
         },
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+/// Whether it is an address of a service that others run.
+fn is_external(map: &serde_json::Map<String, Value>) -> bool {
+    let others = map.keys().filter(|key| *key != "site").count();
+    others == 1 && map.get("address").is_some_and(Value::is_string)
 }
 
 /// A value with a kind: the kind and what it says besides.

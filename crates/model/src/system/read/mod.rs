@@ -3,6 +3,7 @@
 //! The TOML tree is walked by hand instead of being deserialised: deserialisation stops at its first error, and a
 //! person who writes a file wants to hear of all of them.
 
+mod addresses;
 mod field;
 mod table;
 pub(super) mod tables;
@@ -158,6 +159,9 @@ impl<'a> Reader<'_, 'a> {
 fn form_of(expected: &str) -> &'static str {
     match expected {
         "a section" => "a section has keys of its own, below a line in square brackets",
+        "a list of addresses, or one for each site" => {
+            "a list stands in square brackets, each address with its port in double quotes"
+        }
         "a list of texts" => "a list stands in square brackets, each text in double quotes",
         "a whole number" => "a number stands without quotes and without a point",
         "true or false" => "one of the two words stands without quotes",
@@ -186,7 +190,7 @@ fn better(expected: &str, value: &DeValue<'_>, source: &str) -> Option<String> {
     match (expected, value) {
         ("a duration", DeValue::Integer(_)) => Some(format!("\"{source}s\"")),
         ("an availability", DeValue::Integer(_) | DeValue::Float(_)) => Some(format!("\"{source}%\"")),
-        ("a list of texts", DeValue::String(text)) => {
+        ("a list of texts" | "a list of addresses, or one for each site", DeValue::String(text)) => {
             Some(format!("[{}]", text.split_whitespace().map(quoted).collect::<Vec<_>>().join(", ")))
         }
         ("a whole number", DeValue::String(text)) => text.trim().parse::<i64>().ok().map(|n| n.to_string()),

@@ -1,5 +1,6 @@
 //! Every section and key of the system file. These comments are the reference and the text that editors show.
 
+use super::addresses::Addresses;
 use super::table::table;
 use super::values::{
     Address, DueTimes, DurabilityWord, Endpoint, EngineWord, HumanDuration, Memory, Number, Percent, Ports,
@@ -165,12 +166,17 @@ table! {
 }
 
 table! {
-    /// A stateless application.
-    #[schemars(extend("required" = ["command"]))]
+    /// A stateless application. It needs either `command` or `addresses`.
+    #[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["addresses"] }]))]
     ServiceTable {
         /// Program and arguments, with placeholders. A relative path is taken from the directory of this file.
         #[schemars(extend("examples" = [["./shop", "--listen", "{address}:{port}"]]))]
         command: Vec<At<String>>,
+        /// Where others run it: requests are routed there, and every node's proxy asks each address for its `health` (without
+        /// that section, for a TCP connection). Nobody starts, restarts or limits what answers there. Addresses below the
+        /// name of a site are nearer to that site.
+        #[schemars(extend("examples" = [["10.0.5.1:8080", "10.0.5.2:8080"], { "east": ["10.0.5.1:8080"], "west": ["10.0.6.1:8080"] }]))]
+        addresses: Addresses,
         /// How many copies run.
         #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 1000))]
         instances: Number,

@@ -127,7 +127,14 @@ impl Reader<'_, '_> {
     }
 
     /// Reports a text of the wrong form.
-    fn malformed(&mut self, code: Code, value: &Spanned<DeValue<'_>>, noun: &str, why: &str, better: &str) {
+    pub(super) fn malformed(
+        &mut self,
+        code: Code,
+        value: &Spanned<DeValue<'_>>,
+        noun: &str,
+        why: &str,
+        better: &str,
+    ) {
         let path = self.path_to("");
         let source = self.source(&value.span());
         let paste = self.findings.line_with(&value.span(), &quoted(better));

@@ -5,6 +5,7 @@
 
 mod carriage;
 mod databases;
+mod external;
 mod jobs;
 mod names;
 mod nodes;
@@ -68,6 +69,7 @@ pub(super) fn validate(
     check.check_start_order(&system.services);
     system.jobs = check.jobs(&system);
     system.routes = check.routes(&system);
+    check.check_loops(&system);
     check.choose_ports(&mut system);
     check.check_ports(&system);
     system.objectives = check.objectives(&system);

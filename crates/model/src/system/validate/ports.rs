@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::super::problem::Code;
 use super::super::read::Named;
 use super::super::read::tables::{DatabaseTable, RouteTable, ServiceTable};
-use super::super::{PortRange, System};
+use super::super::{PortRange, Service, System};
 use super::Check;
 use crate::{DatabaseName, NodeName, RouteName, ServiceName};
 
@@ -89,7 +89,8 @@ impl Check<'_, '_> {
             database.port = taken.take_first(ports).map_or(0, |range| range.first);
         }
         let mut without = vec![];
-        for (name, service) in system.services.iter_mut().filter(|(_, service)| service.ports.first == 0) {
+        let lacks = |service: &Service| service.ports.first == 0 && !service.is_external();
+        for (name, service) in system.services.iter_mut().filter(|(_, service)| lacks(service)) {
             match taken.take_first(blocks(service.instances)) {
                 Some(range) => service.ports = range,
                 None => without.push(name.clone()),
@@ -107,7 +108,8 @@ impl Check<'_, '_> {
             let before = running.databases.get(name).map(|db| PortRange { first: db.port, last: db.port });
             database.port = taken.take_first(before.into_iter()).map_or(0, |range| range.first);
         }
-        for (name, service) in system.services.iter_mut().filter(|(_, service)| service.ports.first == 0) {
+        let lacks = |service: &Service| service.ports.first == 0 && !service.is_external();
+        for (name, service) in system.services.iter_mut().filter(|(_, service)| lacks(service)) {
             let before =
                 running.services.get(name).map(|s| s.ports).filter(|p| p.count() >= service.instances);
             if let Some(range) = taken.take_first(before.into_iter()) {

@@ -30,10 +30,17 @@ impl Check<'_, '_> {
         let table = entry.body.as_ref().unwrap_or(default);
         let name = entry.name.as_str();
         let path = |key: &str| format!("services.{name}.{key}");
+        if !table.addresses.is_absent() {
+            return self.external_service(entry, table, system);
+        }
         if table.command.is_absent() && entry.body.is_some() {
-            self.error(Code::MissingKey, &entry.span, format!("the service `{name}` has no `command`"))
-                .why("there is nothing to run")
-                .paste("write", "command = [\"./shop\", \"--listen\", \"{address}:{port}\"]");
+            self.error(
+                Code::MissingKey,
+                &entry.span,
+                format!("the service `{name}` has neither `command` nor `addresses`"),
+            )
+            .why("there is nothing to run, and nothing to route to")
+            .paste("write", "command = [\"./shop\", \"--listen\", \"{address}:{port}\"]");
         }
         let command = self.command(&table.command, &path("command"));
         let instances = self.number(&table.instances, &path("instances"), 1..=1000, 1);
@@ -48,6 +55,7 @@ impl Check<'_, '_> {
         let service = Service {
             health: self.health(name, table, &command, &env),
             command,
+            addresses: vec![],
             instances,
             placement: self.placement(&runner, system),
             ports: self.pool(table, instances),
@@ -68,7 +76,7 @@ impl Check<'_, '_> {
         service
     }
 
-    fn check_proxy_protocol(&mut self, name: &str, table: &ServiceTable, service: &Service) {
+    pub(super) fn check_proxy_protocol(&mut self, name: &str, table: &ServiceTable, service: &Service) {
         let span = table.send_proxy_protocol.span();
         if let Some(span) = span.filter(|_| service.send_proxy_protocol && service.protocol != Protocol::Tcp)
         {
@@ -230,6 +238,11 @@ impl Check<'_, '_> {
     ) -> Health {
         let uses_port = command.iter().chain(env.values()).any(|text| placeholder::uses_port(text));
         let unasked = if uses_port { Probe::Tcp } else { Probe::Process };
+        self.asked(name, table, unasked)
+    }
+
+    /// The health that the file describes; `unasked` where it names no question.
+    pub(super) fn asked(&mut self, name: &str, table: &ServiceTable, unasked: Probe) -> Health {
         let default = HealthTable::default();
         let health = table.health.given().map_or(&default, |at| &at.value);
         let path = |key: &str| format!("services.{name}.health.{key}");

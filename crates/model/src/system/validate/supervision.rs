@@ -1,6 +1,7 @@
 //! What services say beyond their health: readiness, memory, the order of starts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::super::problem::Code;
@@ -63,6 +64,7 @@ impl Check<'_, '_> {
                 After::Service(service) => {
                     let services = &self.raw.services;
                     self.refers_by(Code::UnknownService, "service", service.as_str(), &at.span, services)
+                        && !self.awaits_addresses(service, &at.span)
                 }
                 After::Database(database) => {
                     let databases = &self.raw.databases;
@@ -74,6 +76,20 @@ impl Check<'_, '_> {
             }
         }
         after
+    }
+
+    /// Reports that a start waits for what others run; whether it does.
+    fn awaits_addresses(&mut self, service: &ServiceName, span: &Range<usize>) -> bool {
+        let services = self.raw.services.given().into_iter().flat_map(|section| &section.value.0);
+        let mut named = services.filter(|entry| entry.name == service.as_str());
+        let is_external =
+            named.any(|entry| entry.body.as_ref().is_some_and(|table| !table.addresses.is_absent()));
+        if is_external {
+            self.error(Code::KeyWithoutEffect, span, format!("no start can wait for `{service}`"))
+                .why("others run it, and each node's proxy has a view of its own of whether it answers")
+                .hint("remove it from the list");
+        }
+        is_external
     }
 
     /// Reports services that wait for each other in a circle: none of them would ever start.

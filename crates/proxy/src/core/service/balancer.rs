@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use model::SiteName;
-use model::routes::{InstanceEndpoint, InstanceReport, InstanceRouteState, ServiceTarget, Tally};
+use model::routes::{InstanceReport, InstanceRouteState, ServiceTarget, Tally};
 use model::system::traffic::Traffic;
+use model::system::{self, Probe};
 use model::time::Moment;
 
+use super::asked::Asked;
 use super::budget::Budget;
+use super::endpoint::Endpoint;
 use super::health::{Failure, Health};
 use super::latency::Latency;
 use super::queue::Queue;
@@ -30,6 +33,8 @@ pub struct Balancer {
     instances: Vec<Instance>,
     next_key: u64,
     traffic: Traffic,
+    /// What instances that nobody supervises are asked, if there are such and they are to be asked.
+    question: Option<system::Health>,
     /// The site this proxy stands in.
     site: Option<SiteName>,
     latency: Latency,
@@ -86,7 +91,9 @@ pub struct Pick {
 #[derive(Debug)]
 struct Instance {
     key: Key,
-    endpoint: InstanceEndpoint,
+    endpoint: Endpoint,
+    /// What the proxy's own questions say, where there is no supervisor's word.
+    asked: Option<Asked>,
     health: Health,
     share: Share,
     /// Requests that it has not answered to the end.
@@ -103,7 +110,7 @@ enum Tier {
     Fit,
     /// Ready, but live traffic has ejected it.
     Ejected,
-    /// Its supervisor says that it is not ready.
+    /// Its supervisor, or without one its answers to the proxy, say that it is not ready.
     NotReady,
 }
 
@@ -122,6 +129,7 @@ impl Balancer {
             instances: Vec::new(),
             next_key: 0,
             traffic: Traffic::default(),
+            question: None,
             site: None,
             latency: Latency::default(),
             until_look: LOOK_EVERY,
@@ -138,28 +146,32 @@ impl Balancer {
     pub fn swap(&mut self, target: &ServiceTarget, site: Option<&SiteName>, now: Moment) {
         self.traffic = target.traffic.clone();
         self.site = site.cloned();
+        let question = target.external.as_ref().map(|external| external.health.clone());
+        self.question = question.filter(|health| health.probe != Probe::Process);
         let mut former = std::mem::take(&mut self.instances);
-        for endpoint in &target.instances {
+        for endpoint in Endpoint::all(target) {
             let same =
                 |old: &Instance| old.endpoint.id == endpoint.id && old.endpoint.address == endpoint.address;
+            let weight = endpoint.weight;
             let mut instance = match former.iter().position(same) {
                 Some(place) => former.swap_remove(place).now_as(endpoint, now),
                 None => self.newcomer(endpoint, now),
             };
-            instance.share.set_weight(self.traffic.weight(&endpoint.node));
+            instance.share.set_weight(weight);
+            instance.asked = self.question.is_some().then(|| instance.asked.take().unwrap_or_default());
             self.instances.push(instance);
         }
     }
 
-    fn newcomer(&mut self, endpoint: &InstanceEndpoint, now: Moment) -> Instance {
+    fn newcomer(&mut self, endpoint: Endpoint, now: Moment) -> Instance {
         let key = Key(self.next_key);
         self.next_key += 1;
         let (health, share, tally) = (Health::default(), Share::new(1, now), Tally::default());
-        Instance { key, endpoint: endpoint.clone(), health, share, under_way: 0, tunnels: 0, tally }
+        Instance { key, endpoint, asked: None, health, share, under_way: 0, tunnels: 0, tally }
     }
 
     /// All instances in the table.
-    pub fn instances(&self) -> impl Iterator<Item = (Key, &InstanceEndpoint)> {
+    pub fn instances(&self) -> impl Iterator<Item = (Key, &Endpoint)> {
         self.instances.iter().map(|instance| (instance.key, &instance.endpoint))
     }
 
@@ -216,8 +228,9 @@ impl Balancer {
     /// Among the instances of `tier` with room: one of the own site, unless another site has much less to do.
     fn least(&self, avoid: &[Key], tier: Tier, now: Moment, draw: u64) -> Option<usize> {
         let usable = |instance: &Instance| instance.tier(avoid) == Some(tier) && self.has_room(instance);
-        let near = |instance: &Instance| {
-            !self.traffic.prefer_site || self.site.as_ref().is_none_or(|site| instance.endpoint.site == *site)
+        let near = |instance: &Instance| match (&self.site, &instance.endpoint.site) {
+            (Some(own), Some(site)) => !self.traffic.prefer_site || own == site,
+            (None, _) | (_, None) => true,
         };
         let own = self.least_of_two(&|instance| usable(instance) && near(instance), now, draw);
         let Some(own) = own else { return self.least_of_two(&usable, now, draw).map(|found| found.place) };
@@ -371,7 +384,7 @@ impl Balancer {
     /// not asked: when it is ready again, that word counts.
     pub fn probe_at(&self, key: Key) -> Option<Moment> {
         let instance = self.instances.iter().find(|instance| instance.key == key)?;
-        let is_ready = instance.endpoint.state == InstanceRouteState::Ready;
+        let is_ready = instance.state() == InstanceRouteState::Ready;
         instance.health.probe_at().filter(|_| is_ready)
     }
 
@@ -387,6 +400,27 @@ impl Balancer {
         }
     }
 
+    /// Instances that nobody supervises and nobody asks yet; from now on somebody does.
+    pub fn unattended(&mut self) -> Vec<Key> {
+        let waits = |instance: &mut Instance| instance.asked.as_mut().is_some_and(Asked::attend);
+        self.instances.iter_mut().filter_map(|instance| waits(instance).then_some(instance.key)).collect()
+    }
+
+    /// What an instance that nobody supervises is asked; `None` when it is not asked, or gone.
+    pub fn question(&self, key: Key) -> Option<&system::Health> {
+        let instance = self.instances.iter().find(|instance| instance.key == key)?;
+        instance.asked.as_ref().and(self.question.as_ref())
+    }
+
+    /// Its answer, or what was wrong with it. One that is good again is believed, as if its supervisor had said so.
+    pub fn answered(&mut self, key: Key, answer: Result<(), String>, now: Moment) {
+        let Some(question) = &self.question else { return };
+        let Some(instance) = self.instances.iter_mut().find(|instance| instance.key == key) else { return };
+        if instance.asked.as_mut().is_some_and(|asked| asked.answered(answer, question)) {
+            instance.began(now);
+        }
+    }
+
     /// Counts since the start.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -396,6 +430,7 @@ impl Balancer {
     pub fn tallies(&self) -> Vec<InstanceReport> {
         let report = |instance: &Instance| InstanceReport {
             id: instance.endpoint.id.clone(),
+            answering: instance.asked.as_ref().map(|asked| asked.answering().clone()),
             under_way: instance.under_way + instance.tunnels,
             tally: instance.tally.clone(),
         };
@@ -404,8 +439,7 @@ impl Balancer {
 
     /// Whether most of the instances that are ready have been ejected.
     pub fn is_in_panic(&self) -> bool {
-        let ready =
-            self.instances.iter().filter(|instance| instance.endpoint.state == InstanceRouteState::Ready);
+        let ready = self.instances.iter().filter(|instance| instance.state() == InstanceRouteState::Ready);
         self.ejected().count() * 2 > ready.count()
     }
 
@@ -423,11 +457,12 @@ impl Balancer {
             return "it has no instance".to_owned();
         }
         let each = |instance: &Instance| {
-            let state = match instance.endpoint.state {
+            let state = match instance.state() {
                 InstanceRouteState::Ready if instance.health.is_fit() && !self.has_room(instance) => {
                     "has as many requests as it may have"
                 }
                 InstanceRouteState::Ready => "does not answer",
+                InstanceRouteState::NotReady if instance.asked.is_some() => "does not answer as it should",
                 InstanceRouteState::NotReady => "is not ready",
                 InstanceRouteState::Draining => "is stopping",
                 InstanceRouteState::Gone => "is gone",
@@ -443,15 +478,28 @@ impl Balancer {
 }
 
 impl Instance {
-    fn now_as(mut self, endpoint: &InstanceEndpoint, now: Moment) -> Self {
+    fn now_as(mut self, endpoint: Endpoint, now: Moment) -> Self {
         let became_ready =
             endpoint.state == InstanceRouteState::Ready && self.endpoint.state != endpoint.state;
         if became_ready {
-            self.health = Health::default();
-            self.share.restart(now);
+            self.began(now);
         }
-        self.endpoint = endpoint.clone();
+        self.endpoint = endpoint;
         self
+    }
+
+    /// It takes requests from now on; what was thought of it before is over.
+    fn began(&mut self, now: Moment) {
+        self.health = Health::default();
+        self.share.restart(now);
+    }
+
+    /// Its state by the word of its supervisor, or else by its answers.
+    fn state(&self) -> InstanceRouteState {
+        match &self.asked {
+            Some(asked) if !asked.is_good() => InstanceRouteState::NotReady,
+            Some(_) | None => self.endpoint.state,
+        }
     }
 
     /// How desirable it is for a request that has not been at any of `avoid`; `None`: not at all.
@@ -459,7 +507,7 @@ impl Instance {
         if avoid.contains(&self.key) {
             return None;
         }
-        match self.endpoint.state {
+        match self.state() {
             InstanceRouteState::Ready if self.health.is_fit() => Some(Tier::Fit),
             InstanceRouteState::Ready => Some(Tier::Ejected),
             InstanceRouteState::NotReady => Some(Tier::NotReady),

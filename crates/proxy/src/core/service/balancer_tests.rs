@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use model::routes::{Answering, External, InstanceEndpoint};
+use model::system::ExternalAddress;
+
 use super::*;
 
 use InstanceRouteState::{Draining, Gone, NotReady, Ready};
@@ -32,6 +35,7 @@ fn target(states: &[InstanceRouteState]) -> ServiceTarget {
         traffic,
         health_path: None,
         trial: None,
+        external: None,
         protocol: Default::default(),
         send_proxy_protocol: false,
         carriage: Default::default(),
@@ -384,5 +388,84 @@ proptest! {
             }
         }
         prop_assert_eq!(spread(&mut balancer, 40_000, NOW).len(), weights.len());
+    }
+}
+
+/// A service of others at two addresses, the first near to the site east, the second to all.
+fn of_others() -> ServiceTarget {
+    let listed = |port: u16, site: Option<&str>| ExternalAddress {
+        address: ([10, 0, 5, 1], port).into(),
+        site: site.map(SiteName::from),
+    };
+    let health = system::Health {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_secs(1),
+        healthy_after: 1,
+        unhealthy_after: 2,
+        restart_after: Duration::from_secs(10),
+    };
+    let addresses = vec![listed(1, Some("east")), listed(2, None)];
+    ServiceTarget { external: Some(External { addresses, health }), ..target(&[]) }
+}
+
+#[test]
+fn an_address_of_others_takes_requests_once_it_has_answered_and_for_as_long_as_it_does() {
+    let mut balancer = balancer(&of_others());
+    let keys = balancer.unattended();
+    assert_eq!((keys.len(), balancer.unattended()), (2, vec![]), "each is asked by one");
+    assert!(balancer.question(keys[0]).is_some());
+    assert!(choose(&mut balancer, GET, NOW, 7).is_some(), "unknown is better than nobody");
+    balancer.answered(keys[1], Ok(()), NOW);
+    for draw in 0..20 {
+        assert_eq!(choose(&mut balancer, GET, NOW, draw << 60), Some(keys[1]), "it alone has answered");
+    }
+    balancer.answered(keys[0], Ok(()), NOW);
+    balancer.answered(keys[1], Err("is late".to_owned()), NOW);
+    assert!(balancer.is_fit(keys[1]), "one bad answer is none");
+    balancer.answered(keys[1], Err("is late".to_owned()), NOW);
+    assert!(!balancer.is_fit(keys[1]));
+    assert_eq!(choose(&mut balancer, GET, NOW, 7), Some(keys[0]));
+    let told: Vec<_> = balancer.tallies().into_iter().map(|report| report.answering).collect();
+    assert_eq!(told, [Some(Answering::Good), Some(Answering::Bad { because: "is late".to_owned() })]);
+
+    // What is thought of it stays through a new table; what is not in it any more is asked no more.
+    let mut fewer = of_others();
+    fewer.external.as_mut().unwrap().addresses.remove(0);
+    balancer.swap(&fewer, None, NOW);
+    assert_eq!((balancer.question(keys[0]), balancer.is_fit(keys[1])), (None, false));
+    assert_eq!(balancer.unattended(), []);
+}
+
+#[test]
+fn an_address_that_live_traffic_has_ejected_is_believed_when_its_page_is_good_again() {
+    let mut balancer = balancer(&of_others());
+    let key = balancer.unattended()[0];
+    balancer.answered(key, Ok(()), NOW);
+    assert!(balancer.failed(key, Failure::Unreachable, NOW));
+    assert!(!balancer.is_fit(key));
+    balancer.answered(key, Ok(()), NOW);
+    assert!(!balancer.is_fit(key), "its page was good all the time, so that it says nothing new");
+    for _ in 0..2 {
+        balancer.answered(key, Err("is gone".to_owned()), NOW);
+    }
+    assert_eq!(balancer.probe_at(key), None, "it is asked already");
+    balancer.answered(key, Ok(()), NOW);
+    assert!(balancer.is_fit(key));
+}
+
+#[test]
+fn an_address_that_is_near_to_all_counts_as_near() {
+    let mut balancer = Balancer::new(&of_others(), Some(&SiteName::from("west")), NOW);
+    for key in balancer.unattended() {
+        balancer.answered(key, Ok(()), NOW);
+    }
+    let keys: Vec<Key> = balancer.instances().map(|(key, _)| key).collect();
+    for draw in 0..8 {
+        assert_eq!(
+            choose(&mut balancer, GET, NOW, draw << 60),
+            Some(keys[1]),
+            "the other one is near to east"
+        );
     }
 }

@@ -69,6 +69,10 @@ fn opinion(target: &RouteTarget) -> Opinion {
         RouteTarget::Service(target) => {
             let ready = target.instances.iter().filter(|i| i.state == InstanceRouteState::Ready);
             let ids: Vec<&str> = ready.map(|instance| instance.id.as_str()).collect();
+            if let Some(external) = &target.external {
+                let addresses = external.addresses.iter().map(|external| external.address.to_string());
+                return Opinion { works: true, text: listed(addresses) };
+            }
             let text = if ids.is_empty() { "no instance is ready".to_owned() } else { listed(&ids) };
             Opinion { works: !ids.is_empty(), text }
         }

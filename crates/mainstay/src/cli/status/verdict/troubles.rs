@@ -76,6 +76,9 @@ fn proxies(view: &View, name: &DatabaseName, writes: &BTreeMap<DatabaseName, Wri
 }
 
 fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
+    if view.is_external(name) {
+        return super::external::trouble_of(view, name);
+    }
     let written = view.system.services.get(name)?.instances;
     let wanted = usize::try_from(view.overview.upkeep.instances(name, written)).unwrap_or(usize::MAX);
     let ready = view.ready(name).len();
