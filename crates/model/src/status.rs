@@ -54,6 +54,45 @@ pub struct NodeStatus {
     /// What its proxy counted at the instances of services that are being released.
     #[serde(default)]
     pub traffic: BTreeMap<String, Tally>,
+    /// The program that its agent runs.
+    #[serde(default)]
+    pub program: ProgramNote,
+}
+
+/// The program that a node runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramNote {
+    /// Its version; empty while it has not been looked at.
+    pub version: String,
+    /// Its SHA-256 in hexadecimal digits.
+    pub digest: String,
+    /// It has not worked for long enough yet: when it does not, the former one takes over again.
+    pub on_trial: bool,
+    /// Whether the node's proxy runs it too; `None` while that is not known, and where there is none.
+    pub proxy: Option<bool>,
+    /// Former proxies that finish their work.
+    pub leaving: usize,
+    /// Why the proxy could not be replaced.
+    pub proxy_trouble: Option<String>,
+    /// The one that it can go back to.
+    pub former: Option<Program>,
+    /// The one that was tried last and taken back, with the reason.
+    pub refused: Option<(Program, String)>,
+}
+
+/// A program that a node has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its version.
+    pub version: String,
+    /// Its SHA-256.
+    pub digest: Digest,
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.version, self.digest.short())
+    }
 }
 
 impl NodeStatus {
@@ -75,6 +114,7 @@ impl NodeStatus {
             carrying: BTreeSet::new(),
             artefacts: BTreeSet::new(),
             traffic: BTreeMap::new(),
+            program: ProgramNote::default(),
         }
     }
 }

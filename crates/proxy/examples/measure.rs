@@ -46,6 +46,7 @@ async fn main() {
             socket: socket.into(),
             state_file: state_file.into(),
             log: std::env::temp_dir(),
+            succeeds: None,
         };
         return proxy::run(options).await.unwrap();
     }

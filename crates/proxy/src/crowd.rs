@@ -68,6 +68,11 @@ impl Crowd {
         send_away(&mut self.lock(), u64::MAX)
     }
 
+    /// How many are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Member>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,12 +12,14 @@
 //! - `database`: layer 4 for PostgreSQL: waiting, greeting, carrying, draining.
 //! - `service`: layer 7 for HTTP: choosing, repeating, ejecting, tunnelling; and layer 4 for what is not HTTP.
 //! - `journal`: the access log.
+//! - `office`: the life of the process: it begins or takes over, serves, hands over, ends.
+//! - `succession`: what one process passes to the next.
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::UnixListener;
 
 mod clock;
 mod control;
@@ -29,15 +31,16 @@ mod farewell;
 mod files;
 mod journal;
 mod listeners;
+mod office;
 mod plane;
 mod preamble;
 mod service;
 mod socket;
 mod splice;
+mod succession;
 
-use control::state_file::StateFile;
-use journal::Journal;
-use plane::Plane;
+pub use office::run;
+pub use succession::leaving_at;
 
 /// Where one proxy has its files.
 #[derive(Clone, Debug)]
@@ -48,6 +51,9 @@ pub struct ProxyOptions {
     pub state_file: PathBuf,
     /// The directory of the access log.
     pub log: PathBuf,
+    /// Take the place of the proxy that answers on the socket, which lets connections go on for so long at most. `None`:
+    /// there must be no such proxy.
+    pub succeeds: Option<Duration>,
 }
 
 /// Why a proxy cannot run.
@@ -71,38 +77,14 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// Runs a proxy until its future is dropped; it returns only if it cannot start.
-///
-/// Serves the table of the state file at once, then whatever agents send. Its connections live in tasks of the tokio
-/// runtime that polls it and end with that runtime.
-///
-/// # Errors
-/// When the control socket cannot be made or another proxy answers on it.
-pub async fn run(options: ProxyOptions) -> Result<(), ProxyError> {
-    let listener = control::listen(&options.socket).await?;
-    let room = socket::raise_file_limit();
-    let (state_file, last) = StateFile::open(options.state_file).await;
-    let plane = Plane::new(room, state_file, Journal::open(&options.log));
-    if let Some(table) = last {
-        tracing::info!(
-            generation = table.generation,
-            "serving the table of the last run until an agent comes"
-        );
-        plane.restore(table);
-    }
-    serve_agents(listener, plane).await
-}
-
-async fn serve_agents(listener: UnixListener, plane: std::sync::Arc<Plane>) -> Result<(), ProxyError> {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(control::serve(stream, plane.clone()))),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept an agent's connection");
-                tokio::time::sleep(listeners::ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    /// The proxy that runs does not hand over.
+    #[error(
+        "cannot take the place of the proxy on {socket}: {source}; hint: it goes on serving; one that is too old to hand over has to be stopped first"
+    )]
+    Succession {
+        /// The control socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::control::state_file::StateFile;
-use crate::core::database::Attendance;
+use crate::core::database::{self, Attendance};
 use crate::core::listen::{self, Wanted};
 use crate::core::service::sticky::Cookies;
 use crate::crowd::Crowd;
@@ -25,6 +25,8 @@ use crate::journal::Journal;
 use crate::listeners::Listeners;
 use crate::service::{Entrance, House, ServiceRoute};
 use crate::socket;
+
+mod succession;
 
 /// TLS handshakes under way at once; with more, the oldest ones go.
 const HANDSHAKES_MOST: usize = 1024;
@@ -44,6 +46,8 @@ pub(crate) struct Plane {
     room: Arc<Semaphore>,
     limit: usize,
     house: House,
+    /// Another process serves whoever comes; what is under way here is finished.
+    leaving: watch::Sender<bool>,
 }
 
 /// The presence of one agent.
@@ -63,8 +67,11 @@ struct Routes {
     settled: u64,
     databases: HashMap<RouteName, Arc<DatabaseRoute>>,
     services: HashMap<RouteName, Arc<ServiceRoute>>,
-    /// What keeps clients at their instances, once the agent has said it.
+    /// What keeps clients at their instances, once the agent has said it, and the key that it is made of.
     cookies: Option<Arc<Cookies>>,
+    cookie_key: Option<String>,
+    /// Sessions of databases are told to leave, whatever tables say.
+    sends_away: bool,
     entrances: BTreeMap<SocketAddr, Arc<Entrance>>,
     /// Entrances whose address is closed, but not all of whose connections have ended.
     closed: Vec<Arc<Entrance>>,
@@ -87,8 +94,13 @@ pub(crate) enum Guest {
 impl Plane {
     /// A proxy without routes that carries at most `limit` connections.
     pub(crate) fn new(limit: usize, state_file: StateFile, journal: Journal) -> Arc<Self> {
-        let house =
-            House { guests: Crowd::new(limit), handshakes: Crowd::new(HANDSHAKES_MOST.min(limit)), journal };
+        let leaving = watch::Sender::new(false);
+        let house = House {
+            guests: Crowd::new(limit),
+            handshakes: Crowd::new(HANDSHAKES_MOST.min(limit)),
+            journal,
+            leaving: leaving.subscribe(),
+        };
         Arc::new(Self {
             routes: Mutex::default(),
             news: broadcast::Sender::new(NEWS_KEPT),
@@ -98,6 +110,7 @@ impl Plane {
             room: Arc::new(Semaphore::new(limit)),
             limit,
             house,
+            leaving,
         })
     }
 
@@ -114,7 +127,9 @@ impl Plane {
             let because = format!("generation {generation} is not newer than {current}, which is in force");
             return Some(FromProxy::Refused { generation, current, because });
         }
-        self.state_file.keep(table.clone());
+        if !self.is_leaving() {
+            self.state_file.keep(table.clone());
+        }
         self.swap(&mut routes, table);
         None
     }
@@ -123,6 +138,7 @@ impl Plane {
     pub(crate) fn set_cookies(&self, key: &str) {
         let mut routes = self.lock();
         routes.cookies = Cookies::new(key).map(Arc::new);
+        routes.cookie_key = routes.cookies.is_some().then(|| key.to_owned());
         if routes.cookies.is_none() {
             tracing::warn!("what the agent sent is no key for cookies");
         }
@@ -182,9 +198,7 @@ impl Plane {
     /// A listener has been opened or has failed.
     pub(crate) fn listeners_changed(&self) {
         self.listeners_changed.notify_waiters();
-        let routes = self.lock();
-        let settled = routes.settled == routes.table.generation;
-        drop(routes);
+        let settled = self.lock().is_settled();
         if settled {
             self.tell(self.applied());
         }
@@ -255,6 +269,18 @@ impl Plane {
         self.news.subscribe()
     }
 
+    /// Returns when the table in force is obeyed everywhere.
+    pub(crate) async fn obeyed(&self) {
+        let mut news = self.news();
+        loop {
+            if self.lock().is_settled() {
+                return;
+            }
+            // Whatever is heard, and also that something was missed: look again.
+            drop(news.recv().await);
+        }
+    }
+
     fn tell(&self, news: FromProxy) {
         // No receiver: no agent is connected; it will ask.
         drop(self.news.send(news));
@@ -280,6 +306,7 @@ impl Routes {
             let name = route.name.clone();
             match &route.target {
                 RouteTarget::Database(target) => {
+                    let target = &if self.sends_away { database::sent_away(target) } else { target.clone() };
                     let present = databases.remove(&name);
                     let new = || {
                         let (news, attendance) = (news.clone(), attendance.subscribe());
@@ -322,6 +349,11 @@ impl Routes {
             routes.retain(|route| self.services.values().any(|present| Arc::ptr_eq(present, route)));
             entrance.swap(&routes);
         }
+    }
+
+    /// The table in force is obeyed, and that was said.
+    fn is_settled(&self) -> bool {
+        self.settled == self.table.generation
     }
 
     fn share_cookies(&self) {

@@ -7,7 +7,7 @@ use model::leadership::{Leadership, Term};
 use model::postgres::WalPosition;
 use model::release::{Digest, Releases};
 use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
-use model::status::{PeerMessage, Server, ServicesState, SettingsState, Tenure};
+use model::status::{PeerMessage, ProgramNote, Server, ServicesState, SettingsState, Tenure};
 use model::system::System;
 use model::time::Moment;
 use model::upkeep::Upkeep;
@@ -152,6 +152,8 @@ pub enum Input {
         /// The generation of routes that said so.
         generation: u64,
     },
+    /// The program that this node runs, and how far its proxy is with it. No decision depends on it.
+    Program(ProgramNote),
     /// A protection that this node lacks, or has again.
     Missing {
         /// Which one.

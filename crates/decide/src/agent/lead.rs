@@ -46,6 +46,16 @@ impl Agent {
         self.lead_from_elsewhere(commands);
     }
 
+    /// Who is to lead while this agent, which leads, is away for a moment: one beside no primary rather than another.
+    pub fn heir_of_lead(&self) -> Option<NodeName> {
+        if self.leader.as_ref() != Some(&self.me) {
+            return None;
+        }
+        let heard = |node: &&NodeName| self.peers.get(*node).is_some_and(|peer| peer.is_heard(self.now));
+        let heirs: Vec<&NodeName> = self.system.voters().filter(heard).collect();
+        heirs.iter().find(|node| !self.is_primary(node)).or(heirs.first()).map(|node| (*node).clone())
+    }
+
     /// A leader beside a primary is handed on when all is calm: if that node died, an election would have to be waited for
     /// before anything could be decided about the primary.
     pub(super) fn lead_from_elsewhere(&mut self, commands: &mut Vec<Command>) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use model::leadership::{Leadership, Phase, Term};
 use model::release::{Digest, Releases};
 use model::routes::{InstanceEndpoint, RouteTable};
-use model::status::{NodeStatus, PeerMessage, ServicesState};
+use model::status::{NodeStatus, PeerMessage, ProgramNote, ServicesState};
 use model::system::System;
 use model::time::Moment;
 use model::upkeep::Upkeep;
@@ -72,6 +72,8 @@ pub struct Agent {
     watches: BTreeMap<ServiceName, releases::Watch>,
     /// The artefacts that lie unpacked on this node.
     artefacts: BTreeSet<Digest>,
+    /// The program that this node runs.
+    program: ProgramNote,
     own: BTreeMap<DatabaseName, Own>,
     peers: BTreeMap<NodeName, Peer>,
     memory: BTreeMap<DatabaseName, Memory>,
@@ -132,6 +134,7 @@ impl Agent {
             releases: Stored { revision: 0, value: Releases::new() },
             watches: BTreeMap::new(),
             artefacts: BTreeSet::new(),
+            program: ProgramNote::default(),
             own,
             peers,
             memory: BTreeMap::new(),
@@ -218,6 +221,7 @@ impl Agent {
             | Input::Services(_)
             | Input::Drained { .. }
             | Input::RoutesApplied(_)
+            | Input::Program(_)
             | Input::Missing { .. } => false,
         }
     }
@@ -281,6 +285,7 @@ impl Agent {
             Input::Services(services) => self.services = services,
             Input::Drained { route, generation } => self.drained(&route, generation),
             Input::RoutesApplied(generation) => self.routes_applied = generation,
+            Input::Program(program) => self.program = program,
             Input::Missing { part, because: Some(because) } => drop(self.missing.insert(part, because)),
             Input::Missing { part, because: None } => drop(self.missing.remove(&part)),
         }
@@ -383,6 +388,11 @@ impl Agent {
     /// The table that this node's proxy should serve.
     pub fn route_table(&self) -> &RouteTable {
         &self.table
+    }
+
+    /// Whether this node's proxy has something to serve.
+    pub fn has_routes(&self) -> bool {
+        !self.system.routes.is_empty() && !self.system.is_witness(&self.me)
     }
 
     /// What operators have asked for beyond the file.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::leadership::Leadership;
 use model::release::Releases;
 use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
-use model::status::{MemberStatus, NodeStatus, PeerMessage, ServicesState, Silence};
+use model::status::{MemberStatus, NodeStatus, PeerMessage, ProgramNote, ServicesState, Silence};
 use model::upkeep::Upkeep;
 use model::{DatabaseName, LineName, NodeName, SystemName};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ pub struct NodeSummary {
     /// How far its service instances are with it.
     #[serde(default)]
     pub services: ServicesState,
+    /// The program that it runs.
+    #[serde(default)]
+    pub program: ProgramNote,
 }
 
 /// One member as its own agent described it.
@@ -98,6 +101,7 @@ impl Agent {
             carrying: self.carrying(),
             artefacts: self.artefacts.clone(),
             traffic: self.traffic(),
+            program: self.program.clone(),
         };
         if next != self.status {
             self.status = NodeStatus { version: self.status.version + 1, ..next };
@@ -147,6 +151,7 @@ impl Agent {
             instances: status.and_then(|status| status.instances.clone()).unwrap_or_default(),
             generation: status.map_or(0, |status| status.generation),
             services: status.map(|status| status.services.clone()).unwrap_or_default(),
+            program: status.map(|status| status.program.clone()).unwrap_or_default(),
         }
     }
 

@@ -118,6 +118,24 @@ impl Artefacts {
         file.write_all(piece).map_err(at(&path))
     }
 
+    /// Takes all of an artefact from a file of this machine.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too long or cannot be written.
+    pub fn receive_file(&self, digest: &Digest, source: &Path) -> Result<(), ArtefactError> {
+        let mut source_file = File::open(source).map_err(at(source))?;
+        let mut offset = 0;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let read = (&mut source_file).take(PIECE as u64).read_to_end(&mut piece).map_err(at(source))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.receive(digest, offset, &piece)?;
+            offset += u64::try_from(read).unwrap_or(0);
+        }
+    }
+
     /// Throws away what an earlier attempt has left.
     ///
     /// # Errors
@@ -170,6 +188,28 @@ impl Artefacts {
         crate::files::sync_directory(fresh).map_err(at(fresh))
     }
 
+    /// As [`Self::finish`] for an artefact that is no archive but a program itself: it becomes the only file, of this name.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn finish_program(&self, digest: &Digest, name: &str) -> Result<(), ArtefactError> {
+        let target = self.root.join(digest.as_str());
+        if target.exists() {
+            return Ok(());
+        }
+        let packed = self.incoming(digest);
+        let fresh = self.root.join("incoming").join(format!("{digest}.new"));
+        let made = lay(digest, &packed, &fresh, name);
+        if made.is_err() {
+            // What cannot be removed now is removed before the next attempt.
+            let _ = fs::remove_file(&packed);
+            let _ = fs::remove_dir_all(&fresh);
+        }
+        made?;
+        fs::rename(&fresh, &target).map_err(at(&target))?;
+        crate::files::sync_directory(&self.root).map_err(at(&self.root))
+    }
+
     /// A piece of a complete artefact, for another node; empty behind its end.
     ///
     /// # Errors
@@ -201,6 +241,23 @@ impl Artefacts {
     fn incoming(&self, digest: &Digest) -> PathBuf {
         self.root.join("incoming").join(digest.as_str())
     }
+}
+
+fn lay(expected: &Digest, packed: &Path, fresh: &Path, name: &str) -> Result<(), ArtefactError> {
+    use std::os::unix::fs::PermissionsExt;
+    let found = sha256(packed)?;
+    if found != expected.as_str() {
+        return Err(ArtefactError::Different { expected: expected.clone(), found });
+    }
+    if fresh.exists() {
+        fs::remove_dir_all(fresh).map_err(at(fresh))?;
+    }
+    let program = fresh.join("files").join(name);
+    fs::create_dir_all(fresh.join("files")).map_err(at(fresh))?;
+    fs::rename(packed, &program).map_err(at(&program))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(at(&program))?;
+    File::open(&program).and_then(|file| file.sync_all()).map_err(at(&program))?;
+    crate::files::sync_directory(fresh).map_err(at(fresh))
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.
@@ -259,6 +316,22 @@ mod tests {
         assert_eq!(other.complete().unwrap(), [digest].into());
         other.keep(&BTreeSet::new()).unwrap();
         assert!(other.complete().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_program_becomes_a_file_that_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Artefacts::open(folder.path()).unwrap();
+        let source = folder.path().join("source");
+        fs::write(&source, "#!/bin/sh\necho yes\n").unwrap();
+        let digest = Digest::try_from(sha256(&source).unwrap()).unwrap();
+        store.receive(&digest, 0, b"#!/bin/sh\n").unwrap();
+        assert!(store.finish_program(&digest, "tool").is_err(), "it is not all of it");
+        store.receive(&digest, 0, &fs::read(&source).unwrap()).unwrap();
+        store.finish_program(&digest, "tool").unwrap();
+        let output = std::process::Command::new(store.files(&digest).join("tool")).output().unwrap();
+        assert_eq!(output.stdout, b"yes\n");
+        assert_eq!(store.complete().unwrap(), [digest].into());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use transport::RpcPool;
 
 use super::store::{SYSTEM, SystemRecord, WITHIN};
-use super::{Shared, artefacts, member, releases, renewal, upkeep};
+use super::{Shared, artefacts, member, programs, releases, renewal, upkeep};
 use crate::api::{Reply, Request};
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
 
@@ -124,6 +124,7 @@ pub(super) async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each request, and nothing else")]
 async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: bool) -> Reply {
     match request {
         Request::Overview => match shared.inputs.ask(decide::agent::Agent::overview).await {
@@ -169,6 +170,11 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
             artefacts::take(shared, digest, offset, &piece).await
         }
         Request::ArtefactPiece { digest, offset } => artefacts::piece(shared, digest, offset).await,
+        Request::ProgramTake { digest, offset, piece } => {
+            programs::take(shared, digest, offset, &piece).await
+        }
+        Request::ProgramCheck { digest } => programs::check(shared, &digest).await,
+        Request::ProgramUse { digest, drain_s } => programs::take_up(shared, digest, drain_s).await,
         Request::Release { service, order } => releases::begin(shared, &service, &order).await,
         Request::ReleaseBack { service } => releases::roll_back(shared, &service).await,
         Request::Upkeep { change } => upkeep::change(shared, rpc, &change).await,

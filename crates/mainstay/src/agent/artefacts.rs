@@ -142,6 +142,7 @@ async fn fetch_from(
             | Reply::Logs(_)
             | Reply::Jobs(_)
             | Reply::JobRun(_)
+            | Reply::Program(_)
             | Reply::Done(_) => return Err("it answered something else".to_owned()),
         };
         if piece.is_empty() {

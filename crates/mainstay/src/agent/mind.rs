@@ -59,7 +59,7 @@ impl Hands {
     ) -> Self {
         let system = shared.system.borrow().clone();
         let gate = GateKeeper::start(&shared, &system).await;
-        let data_plane = DataPlane::start(&shared);
+        let data_plane = DataPlane::start(&shared, shared.programs.drain(), shared.programs.stand());
         let instances = Instances::start(&shared, generation);
         let artefacts = Artefacts::start(&shared, &rpc);
         let dialers = peers.dial_all(&system, &shared.me, &identity);

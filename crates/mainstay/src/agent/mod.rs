@@ -15,6 +15,7 @@ mod journal;
 mod member;
 mod mind;
 mod peers;
+mod programs;
 mod releases;
 mod renewal;
 mod store;
@@ -163,6 +164,7 @@ pub(crate) struct Shared {
     pub(crate) system: watch::Receiver<System>,
     /// What the proxy has seen of its routes.
     traffic: Arc<watch::Sender<ProxyReport>>,
+    programs: programs::Programs,
 }
 
 /// Runs the agent until the process is told to end.
@@ -186,8 +188,10 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     let journal = Journal::open(&places.log("events.jsonl"));
     let store = Store::open(&system, &me, &places.state("coordination"), &identity, inputs.clone()).await?;
     let (system_changed, system_now) = watch::channel(system.clone());
+    let programs = programs::Programs::open(&places);
     let shared = Shared {
         me: me.clone(),
+        programs,
         places,
         inputs: inputs.clone(),
         store,
@@ -208,6 +212,7 @@ pub async fn run(options: Options) -> Result<(), AgentError> {
     tokio::spawn(reap_strangers());
     tokio::spawn(api::serve_socket(shared.clone(), rpc.clone()));
     tokio::spawn(jobs::run(shared.clone(), incarnation));
+    tokio::spawn(programs::keep(shared.clone()));
     tokio::spawn(renewal::keep(shared.clone(), rpc.clone(), identity.clone()));
     let agent = Agent::new(me, system, generation, incarnation);
     let hands = mind::Hands::new(shared, peers, rpc, identity, system_changed, generation).await;

@@ -14,6 +14,11 @@ use model::upkeep::UpkeepChange;
 use model::{DatabaseName, JobName, NodeName, RouteName, ServiceName};
 use serde::{Deserialize, Serialize};
 
+use crate::program::Facts;
+
+/// How long connections may stay with a proxy that is replaced when nothing else is said, in seconds.
+pub const DRAIN_S: u64 = 3600;
+
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,6 +80,27 @@ pub enum Request {
         digest: Digest,
         /// Where the piece begins.
         offset: u64,
+    },
+    /// Take the next piece of a program of Mainstay itself; an empty one says that all of it has come.
+    ProgramTake {
+        /// Its SHA-256.
+        digest: Digest,
+        /// Where the piece begins.
+        offset: u64,
+        /// Its bytes, as hexadecimal digits.
+        piece: String,
+    },
+    /// Look whether a program that lies on this node could run it.
+    ProgramCheck {
+        /// Its SHA-256.
+        digest: Digest,
+    },
+    /// Run a program that lies on this node from now on, on trial.
+    ProgramUse {
+        /// Its SHA-256.
+        digest: Digest,
+        /// How long connections may stay with the proxy that is replaced, in seconds.
+        drain_s: u64,
     },
     /// Begin a release of a service.
     Release {
@@ -188,6 +214,8 @@ pub enum Reply {
     JobRun(u64),
     /// To [`Request::ArtefactPiece`]: the bytes as hexadecimal digits; none behind the end.
     Piece(String),
+    /// To [`Request::ProgramCheck`].
+    Program(Facts),
     /// To [`Request::Logs`].
     Logs(Vec<String>),
     /// Done; one sentence says what.

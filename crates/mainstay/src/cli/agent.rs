@@ -29,6 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
     log_to_stderr();
+    mainstay::program::become_chosen(&args.root);
     end_with_any_part();
     let system = match &args.file {
         Some(file) => load(file, None)?.valid()?.0.system,

@@ -138,6 +138,7 @@ async fn read(
             | Reply::Jobs(_)
             | Reply::JobRun(_)
             | Reply::Piece(_)
+            | Reply::Program(_)
             | Reply::Done(_) => {}
         }
     }

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod exit;
 mod failover;
+mod guard;
 mod init;
 mod job;
 mod join;
@@ -26,6 +27,7 @@ mod logs;
 mod output;
 mod overview;
 mod pause;
+mod program;
 mod progress;
 mod proxy;
 mod psql;
@@ -44,6 +46,7 @@ mod target;
 mod testkit;
 mod token;
 mod up;
+mod upgrade;
 mod why;
 
 use std::process::ExitCode;
@@ -78,6 +81,7 @@ enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Apply(apply::Args),
+    Upgrade(upgrade::Args),
     Release(release::Args),
     Scale(scale::Args),
     Drain(drain::Args),
@@ -99,6 +103,10 @@ enum Command {
     Agent(agent::Args),
     #[command(hide = true)]
     Proxy(proxy::Args),
+    #[command(hide = true)]
+    Program(program::Args),
+    #[command(hide = true)]
+    Guard(guard::Args),
     #[command(hide = true, name = "lab-node")]
     LabNode(lab_node::Args),
 }
@@ -151,6 +159,7 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Pause(args) => pause::run(args, output).await,
         Command::Resume(args) => resume::run(args, output).await,
         Command::Apply(args) => apply::run(args, output).await,
+        Command::Upgrade(args) => upgrade::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Scale(args) => scale::run(args, output).await,
         Command::Drain(args) => drain::run(args, output).await,
@@ -170,6 +179,8 @@ async fn dispatch(command: Command, output: Output) -> Result<Exit, CliError> {
         Command::Completions(args) => completions::run(args, output).await,
         Command::Agent(args) => agent::run(args, output).await,
         Command::Proxy(args) => proxy::run(args, output).await,
+        Command::Program(args) => program::run(&args, output),
+        Command::Guard(args) => guard::run(&args),
         // Handled before the runtime exists.
         Command::LabNode(_) => Ok(Exit::Failed),
     }

@@ -1,6 +1,7 @@
 //! `mainstay proxy`: the data plane of one node.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proxy::ProxyOptions;
 
@@ -15,6 +16,12 @@ pub(crate) struct Args {
     /// Where everything of this node lies
     #[arg(long, value_name = "DIRECTORY")]
     root: PathBuf,
+    /// Take the place of the proxy that runs, without a client's noticing
+    #[arg(long)]
+    succeed: bool,
+    /// How long connections may stay with that one, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    drain: u64,
 }
 
 pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
@@ -23,6 +30,7 @@ pub(crate) async fn run(args: Args, _output: Output) -> Result<Exit, CliError> {
         socket: args.root.join("run/proxy.sock"),
         state_file: args.root.join("state/routes.json"),
         log: args.root.join("log"),
+        succeeds: args.succeed.then(|| Duration::from_secs(args.drain)),
     };
     tokio::select! {
         ended = proxy::run(options) => {

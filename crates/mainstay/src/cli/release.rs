@@ -1,6 +1,6 @@
 //! `mainstay release`: a new release of a service, watched while it takes over.
 
-mod source;
+pub(super) mod source;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -113,7 +113,7 @@ fn percent(text: &str) -> Result<u8, String> {
     value.filter(|value| (1..=99).contains(value)).ok_or_else(|| "a part is 1% to 99%".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "write for example 6s or 2m".to_owned())?;
     Duration::try_from(span).map_err(|_| "a duration is not negative".to_owned())
 }

@@ -122,6 +122,7 @@ fn summary(system: &System, node: &NodeName, me: &str) -> NodeSummary {
         missing: vec![],
         instances: instances.collect(),
         generation: 0,
+        program: Default::default(),
         services: Default::default(),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn listen(socket: &Path) -> Result<UnixListener, ProxyError> {
 }
 
 /// Binds under another name and renames, so that the socket is never there with wider rights than 0600.
-fn bind(socket: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {
     let name = socket.file_name().unwrap_or_default().to_string_lossy();
     let fresh = socket.with_file_name(format!(".{name}.new"));
     match std::fs::remove_file(&fresh) {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, sleep_until};
 use super::pump::{Pump, Stop};
 use super::route::{DatabaseRoute, Seat};
 use super::stalled::{self, is_stalled};
-use crate::core::database::answer::{Fatal, TERMINATE};
+use crate::core::database::answer::TERMINATE;
 use crate::core::database::conversation::Conversation;
 use crate::core::database::{Verdict, View};
 use crate::{clock, farewell, socket};
@@ -95,7 +95,8 @@ impl Session {
     /// Closes both connections as the end demands. The seat is given back as soon as the member's side is closed.
     async fn close(self, end: End, at_boundary: bool) {
         // Dropped from last to first: the seat only when both connections are closed.
-        let Self { seat, route, views: _, began: _, client, mut member } = self;
+        let Self { seat, route, views, began: _, client, mut member } = self;
+        let farewell = || views.borrow().farewell().encode();
         let words = match end {
             End::Forbidden => {
                 farewell::reset([client]);
@@ -117,7 +118,7 @@ impl Session {
                 route.count_drained(true);
                 // Best effort: the member's backend also ends when it sees the connection closed.
                 drop(member.write_all(TERMINATE).await);
-                Fatal::switchover().encode()
+                farewell()
             }
             End::Deadline => {
                 route.count_drained(false);
@@ -125,7 +126,7 @@ impl Session {
                 if !at_boundary {
                     return farewell::reset([client, member]);
                 }
-                Fatal::switchover().encode()
+                farewell()
             }
         };
         drop((member, seat));

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::core::listen::Wanted;
 use crate::plane::{Guest, Plane};
@@ -28,14 +29,36 @@ const GRACE_ATTEMPTS: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     attended: BTreeMap<SocketAddr, Attended>,
+    /// Taken over from the proxy before this one, until a table asks for them.
+    inherited: BTreeMap<SocketAddr, TcpListener>,
+    stance: watch::Sender<Stance>,
+    /// They have been left to others for good.
+    released: bool,
+}
+
+/// What is done with clients who come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stance {
+    /// They are served.
+    #[default]
+    Accepting,
+    /// They are left to another process that has the same listeners; these are kept for the case that it ends.
+    Holding,
 }
 
 /// One address and the task that attends to it.
 #[derive(Debug)]
 struct Attended {
-    condition: Arc<Mutex<Condition>>,
+    post: Arc<Mutex<Post>>,
     /// Closes the listener; clients that the kernel holds already still go to the guest given here.
     close: oneshot::Sender<Option<Guest>>,
+}
+
+/// An address and what became of it.
+#[derive(Debug)]
+struct Post {
+    condition: Condition,
+    listener: Option<Arc<TcpListener>>,
 }
 
 /// Whether an address has its listener.
@@ -58,8 +81,12 @@ impl Listeners {
     ) {
         let present: BTreeSet<_> = self.attended.keys().copied().collect();
         let change = crate::core::listen::change(&present, wanted);
-        for address in change.open {
-            self.attended.insert(address, Attended::begin(plane.clone(), address));
+        let opens =
+            !self.released && (*self.stance.borrow() == Stance::Accepting || !self.inherited.is_empty());
+        for address in change.open.into_iter().filter(|_| opens) {
+            let inherited = self.inherited.remove(&address);
+            let attended = Attended::begin(plane.clone(), address, inherited, self.stance.subscribe());
+            self.attended.insert(address, attended);
         }
         for address in change.close {
             if let Some(attended) = self.attended.remove(&address) {
@@ -71,6 +98,9 @@ impl Listeners {
 
     /// Addresses without a listener, with the reason.
     pub(crate) fn failures(&self) -> Vec<(SocketAddr, String)> {
+        if self.are_left_to_others() {
+            return Vec::new();
+        }
         let failure = |(address, attended): (&SocketAddr, &Attended)| match attended.condition() {
             Condition::Failed(reason) => Some((*address, reason)),
             Condition::Open | Condition::Trying => None,
@@ -80,34 +110,81 @@ impl Listeners {
 
     /// Whether every address either has its listener or has failed.
     pub(crate) fn are_settled(&self) -> bool {
-        self.attended.values().all(|attended| attended.condition() != Condition::Trying)
+        self.are_left_to_others()
+            || self.attended.values().all(|attended| attended.condition() != Condition::Trying)
+    }
+
+    fn are_left_to_others(&self) -> bool {
+        *self.stance.borrow() == Stance::Holding
+    }
+
+    /// Those of the proxy before this one; the next table opens no address anew that is among them.
+    pub(crate) fn inherit(&mut self, inherited: BTreeMap<SocketAddr, TcpListener>) {
+        self.inherited = inherited;
+    }
+
+    /// Serves clients who come from now on, or leaves them to others.
+    pub(crate) fn take(&mut self, stance: Stance) {
+        self.inherited.clear();
+        self.stance.send_replace(stance);
+    }
+
+    /// Leaves all of them to others for good.
+    pub(crate) fn release(&mut self) {
+        self.released = true;
+        self.attended.clear();
+    }
+
+    /// Descriptors of all that are open.
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
+        let open =
+            self.attended.iter().filter_map(|(address, attended)| Some((*address, attended.listener()?)));
+        open.map(|(address, listener)| Ok((address, listener.as_fd().try_clone_to_owned()?))).collect()
     }
 }
 
 impl Attended {
-    fn begin(plane: Arc<Plane>, address: SocketAddr) -> Self {
-        let first = open(address);
-        let condition = Arc::new(Mutex::new(if first.is_ok() { Condition::Open } else { Condition::Trying }));
+    fn begin(
+        plane: Arc<Plane>,
+        address: SocketAddr,
+        inherited: Option<TcpListener>,
+        stance: watch::Receiver<Stance>,
+    ) -> Self {
+        let first = inherited.map_or_else(|| open(address), Ok).map(Arc::new);
+        let post = match &first {
+            Ok(listener) => Post { condition: Condition::Open, listener: Some(listener.clone()) },
+            Err(_) => Post { condition: Condition::Trying, listener: None },
+        };
+        let post = Arc::new(Mutex::new(post));
         let (close, closed) = oneshot::channel();
-        let attendant = Attendant { plane, address, condition: condition.clone() };
+        let attendant = Attendant { plane, address, post: post.clone(), stance };
         tokio::spawn(attendant.run(first, closed));
-        Self { condition, close }
+        Self { post, close }
     }
 
     fn condition(&self) -> Condition {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.post).condition.clone()
     }
+
+    fn listener(&self) -> Option<Arc<TcpListener>> {
+        lock(&self.post).listener.clone()
+    }
+}
+
+fn lock(post: &Mutex<Post>) -> MutexGuard<'_, Post> {
+    post.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The task of one address.
 struct Attendant {
     plane: Arc<Plane>,
     address: SocketAddr,
-    condition: Arc<Mutex<Condition>>,
+    post: Arc<Mutex<Post>>,
+    stance: watch::Receiver<Stance>,
 }
 
 impl Attendant {
-    async fn run(self, first: io::Result<TcpListener>, mut close: oneshot::Receiver<Option<Guest>>) {
+    async fn run(mut self, first: io::Result<Arc<TcpListener>>, mut close: oneshot::Receiver<Option<Guest>>) {
         let listener = match first {
             Ok(listener) => listener,
             Err(error) => match self.keep_trying(error, &mut close).await {
@@ -116,20 +193,30 @@ impl Attendant {
             },
         };
         loop {
+            let accepting = self.is_accepting();
             tokio::select! {
                 biased;
-                heir = &mut close => return self.hand_over(&listener, heir.ok().flatten()).await,
-                accepted = listener.accept() => self.accepted(accepted).await,
+                // Clients of one that is merely held are those of whoever else has it.
+                heir = &mut close => return match heir {
+                    Ok(heir) if accepting => self.hand_over(&listener, heir).await,
+                    Ok(_) | Err(_) => {}
+                },
+                changed = self.stance.changed() => if changed.is_err() { return },
+                accepted = listener.accept(), if accepting => self.accepted(accepted).await,
             }
         }
     }
 
+    fn is_accepting(&mut self) -> bool {
+        *self.stance.borrow_and_update() == Stance::Accepting
+    }
+
     /// Opens the address as soon as that is possible; `None` when it is not wanted any more.
     async fn keep_trying(
-        &self,
+        &mut self,
         mut error: io::Error,
         close: &mut oneshot::Receiver<Option<Guest>>,
-    ) -> Option<TcpListener> {
+    ) -> Option<Arc<TcpListener>> {
         let mut pause = REOPEN_FIRST;
         for attempt in 1_u32.. {
             if attempt > GRACE_ATTEMPTS {
@@ -140,8 +227,13 @@ impl Attendant {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(REOPEN_LONGEST);
+            if !self.is_accepting() {
+                continue;
+            }
             match open(self.address) {
                 Ok(listener) => {
+                    let listener = Arc::new(listener);
+                    lock(&self.post).listener = Some(listener.clone());
                     self.set(Condition::Open);
                     return Some(listener);
                 }
@@ -174,11 +266,11 @@ impl Attendant {
     }
 
     fn set(&self, condition: Condition) {
-        let mut present = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
-        if *present != condition {
+        let mut post = lock(&self.post);
+        if post.condition != condition {
             tracing::info!(address = %self.address, ?condition, "listener");
-            *present = condition;
-            drop(present);
+            post.condition = condition;
+            drop(post);
             self.plane.listeners_changed();
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct House {
     pub(crate) handshakes: Arc<Crowd>,
     /// The access log.
     pub(crate) journal: Journal,
+    /// Whether another process serves whoever comes from now on, so that connections end when they can.
+    pub(crate) leaving: watch::Receiver<bool>,
 }
 
 /// The routes behind an entrance, as the table in force has them. None: it is shut, and connections end.

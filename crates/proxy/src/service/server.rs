@@ -16,7 +16,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Body};
@@ -48,6 +48,9 @@ const TAKEN_BACK_MOST: usize = 64;
 const BROKEN_MOST: usize = 128;
 /// How long a connection that has to go may finish what is under way without being asked for it.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The connection ends with this answer.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves a connection to its end. `_room` keeps its place among the proxy's connections.
 pub(super) async fn serve(
@@ -184,12 +187,18 @@ where
 }
 
 /// Lets a connection go on until it ends, is in the way, is of no use any more, or rests.
+///
+/// The client of one of HTTP/2 can be told at any time to ask elsewhere, without losing what it has asked. That of one of
+/// HTTP/1.1 is told so by the next answer (see [`handle`]): were its connection closed while it is unused, it could be closed
+/// under a request.
 async fn attend(
     mut connection: Pin<&mut impl Connection>,
     visit: &Visit,
     is_http2: bool,
 ) -> hyper::Result<()> {
     let idle = visit.limits.idle_timeout;
+    let mut leaving = visit.entrance.house().leaving.clone();
+    let mut stays = is_http2;
     loop {
         let look_after = match is_http2 {
             true => idle.saturating_sub(visit.place.unused_for()).max(FAREWELL),
@@ -202,6 +211,10 @@ async fn attend(
                 return connection.await;
             }
             () = visit.place.evicted() => break,
+            () = true_at_last(&mut leaving), if stays => {
+                stays = false;
+                connection.as_mut().end();
+            }
             // HTTP/1.1 reads again and may then rest; HTTP/2 does not notice by itself that nothing is asked.
             () = sleep(look_after) => {
                 if is_http2 && visit.place.unused_for() >= idle {
@@ -214,7 +227,16 @@ async fn attend(
     timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
 }
 
+/// Returns when it is true.
+async fn true_at_last(value: &mut watch::Receiver<bool>) {
+    if value.wait_for(|value| *value).await.is_err() {
+        // Without its plane the proxy is about to end, and nothing changes any more.
+        std::future::pending().await
+    }
+}
+
 async fn handle(visit: Arc<Visit>, busy: Busy, mut request: Request<Incoming>) -> Response<Body> {
+    let version = request.version();
     let question = Question::new(visit.clone());
     let client_side = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();
@@ -234,6 +256,10 @@ async fn handle(visit: Arc<Visit>, busy: Busy, mut request: Request<Incoming>) -
         note
     });
     response.body_mut().keep(note, busy);
+    let is_last = *visit.entrance.house().leaving.borrow() && version != Version::HTTP_2;
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(hyper::header::CONNECTION, CLOSE);
+    }
     question.answered();
     response
 }
@@ -331,7 +357,7 @@ async fn answer(
 fn refuse(refusal: head::Refusal, version: Version) -> Response<Body> {
     let mut response = answer::plain(refusal.status(), &format!("Refused: {refusal}."));
     if version != Version::HTTP_2 {
-        response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(hyper::header::CONNECTION, CLOSE);
     }
     response
 }

@@ -1,6 +1,7 @@
 //! A proxy under test, and the agent that speaks to it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use model::routes::{
 };
 use model::system::traffic::Traffic;
 use model::system::{Carriage, Protocol};
-use proxy::ProxyOptions;
+use proxy::{ProxyError, ProxyOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Longer than anything here may take, on a busy machine.
@@ -26,6 +28,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) struct Proxy {
     runtime: Option<Runtime>,
     options: ProxyOptions,
+    running: std::sync::Mutex<Option<JoinHandle<Result<(), ProxyError>>>>,
+    /// The control socket that was there before.
+    found: Option<u64>,
     _directory: Option<TempDir>,
 }
 
@@ -38,15 +43,51 @@ impl Proxy {
     }
 
     pub(crate) fn start_in(directory: &Path) -> Self {
+        Self::run_in(directory, None)
+    }
+
+    /// One that takes the place of the one that runs there.
+    pub(crate) fn succeed_in(directory: &Path, drain: Duration) -> Self {
+        Self::run_in(directory, Some(drain))
+    }
+
+    fn run_in(directory: &Path, succeeds: Option<Duration>) -> Self {
         let options = ProxyOptions {
             socket: directory.join("proxy.sock"),
             state_file: directory.join("routes.json"),
             log: directory.to_path_buf(),
+            succeeds,
         };
+        let found = inode(&options.socket);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.spawn(proxy::run(options.clone()));
-        Self { runtime: Some(runtime), options, _directory: None }
+        let running = std::sync::Mutex::new(Some(runtime.spawn(proxy::run(options.clone()))));
+        Self { runtime: Some(runtime), options, running, found, _directory: None }
+    }
+
+    /// Returns when it answers agents in the place of the one before.
+    pub(crate) async fn serves(&self) {
+        while inode(&self.options.socket) == self.found {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Returns when it has ended by itself, as the program would.
+    pub(crate) async fn ended(&self) -> Result<(), ProxyError> {
+        let running = self.running.lock().unwrap().take().expect("it is waited for once");
+        running.await.unwrap()
+    }
+
+    pub(crate) fn leaving_directory(&self) -> PathBuf {
+        proxy::leaving_at(&self.options.socket)
+    }
+
+    /// Where agents find the only proxy that finishes its work.
+    pub(crate) fn leaving_socket(&self) -> PathBuf {
+        let entries = self.leaving_directory().read_dir().unwrap();
+        let mut sockets: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(sockets.len(), 1, "{sockets:?}");
+        sockets.remove(0)
     }
 
     /// Ends the proxy without a word, as SIGKILL would.
@@ -62,6 +103,10 @@ impl Proxy {
     pub(crate) fn state_file(&self) -> PathBuf {
         self.options.state_file.clone()
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|facts| facts.ino())
 }
 
 impl Drop for Proxy {

@@ -18,5 +18,6 @@ mod listen;
 mod peer;
 mod postgres;
 mod rest;
+mod succession;
 mod tcp;
 mod tls;

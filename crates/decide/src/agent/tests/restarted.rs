@@ -67,6 +67,7 @@ fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> Input {
         routed: 0,
         carrying: BTreeSet::new(),
         artefacts: BTreeSet::new(),
+        program: Default::default(),
         traffic: BTreeMap::new(),
         generation: 1,
     };

@@ -14,10 +14,10 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Progress;
 
 /// An artefact as one file.
-pub(super) struct Source {
+pub(crate) struct Source {
     path: PathBuf,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
     /// Removed in the end, when the file was made for this.
     _made: Option<Made>,
 }
@@ -34,7 +34,7 @@ impl Drop for Made {
 
 impl Source {
     /// Finds out what `from` means and makes one file of it.
-    pub(super) async fn find(from: &str, progress: &mut Progress) -> Result<Self, CliError> {
+    pub(crate) async fn find(from: &str, progress: &mut Progress) -> Result<Self, CliError> {
         if from.contains("://") {
             return fetched(from, progress).await;
         }
@@ -55,6 +55,11 @@ impl Source {
         Self::of(made.0.clone(), Some(made))
     }
 
+    /// A file as it is.
+    pub(crate) fn file(path: &Path) -> Result<Self, CliError> {
+        Self::of(path.to_owned(), None)
+    }
+
     fn of(path: PathBuf, made: Option<Made>) -> Result<Self, CliError> {
         let failed = |error: &dyn std::fmt::Display| {
             CliError::failed(format!("{} cannot be read: {error}", path.display()))
@@ -71,7 +76,7 @@ impl Source {
     }
 
     /// The bytes from `offset` on, as many as travel at once; empty at the end.
-    pub(super) fn piece(&self, offset: u64) -> Result<Vec<u8>, CliError> {
+    pub(crate) fn piece(&self, offset: u64) -> Result<Vec<u8>, CliError> {
         let read = || {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(offset))?;

@@ -1,6 +1,7 @@
 //! The status as a person reads it.
 
 mod members;
+mod programs;
 mod routes;
 
 use std::fmt::Write;
@@ -27,6 +28,7 @@ pub(crate) fn text(view: &View, verdict: &Verdict, output: Output) -> String {
         let _ = writeln!(out, "  {sentence}");
     }
     out += &section("Nodes", &["node", "site", "state", "lines", "votes"], &nodes(view), output);
+    out += &section("Programs", &["node", "version", "SHA-256", "proxy"], &programs::rows(view), output);
     let services: Vec<_> = view.system.services.keys().flat_map(|name| instances(view, name)).collect();
     out += &section("Services", &["service", "instance", "address", "state"], &services, output);
     out += &section("Routes", &["route", "listens on", "leads to"], &routes::rows(view), output);

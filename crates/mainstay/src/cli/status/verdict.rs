@@ -1,6 +1,7 @@
 //! How is the system? Computed from what its agents say and nothing else.
 
 mod external;
+mod programs;
 mod protection;
 mod supervision;
 mod troubles;
@@ -12,6 +13,7 @@ use model::DatabaseName;
 use serde::Serialize;
 
 use super::view::View;
+pub(crate) use programs::PROGRAMS;
 pub(crate) use protection::Protection;
 pub(crate) use writes::Writes;
 

@@ -69,6 +69,15 @@ impl Fatal {
         }
     }
 
+    /// 57P01 `admin_shutdown`: the proxy that carries the session ends, because another one has taken its place.
+    pub fn replaced() -> Self {
+        Self {
+            code: "57P01",
+            message: "terminating connection due to the replacement of this node's proxy".to_owned(),
+            hint: "Connect again; the proxy that has taken its place serves already.".to_owned(),
+        }
+    }
+
     /// 53300 `too_many_connections`: the proxy has no room.
     pub fn too_many_connections(limit: usize) -> Self {
         Self {

@@ -11,4 +11,4 @@ mod view;
 pub use admission::{Admission, Counters, Drained, ParkFull};
 pub use attendance::Attendance;
 pub use patience::{Patience, RETRY_LONGEST};
-pub use view::{Verdict, View};
+pub use view::{Verdict, View, sent_away};

@@ -5,6 +5,8 @@ use std::time::Duration;
 use model::routes::{DatabaseEndpoint, DatabaseRouteState, DatabaseTarget};
 use model::time::Moment;
 
+use super::answer::Fatal;
+
 /// A session that has asked nothing since it began this long ago is about to.
 const FRESH: Duration = Duration::from_millis(100);
 /// A gap between two statements that a client which is at work does not make.
@@ -14,6 +16,21 @@ const BREATH: Duration = Duration::from_millis(3);
 const PAUSE: Duration = Duration::from_millis(12);
 /// How long a draining waits for such moments: whoever asks without a pause has to be cut somewhere.
 const COURTESY: Duration = Duration::from_millis(250);
+
+/// How long sessions have to become idle when the proxy that carries them ends.
+const LAST_MS: u64 = 20_000;
+/// Why they have to.
+const REPLACED: &str = "the proxy of this node was replaced by a newer one";
+
+/// The target of a route all of whose sessions have to leave: those that might stay go when they are idle.
+pub fn sent_away(target: &DatabaseTarget) -> DatabaseTarget {
+    let mut target = target.clone();
+    if let DatabaseRouteState::Open { members } = target.state {
+        let because = REPLACED.to_owned();
+        target.state = DatabaseRouteState::Draining { members, drain_ms: LAST_MS, because };
+    }
+    target
+}
 
 /// One database route as the table in force has it. Never changed in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +129,16 @@ impl View {
         accepted + Duration::from_millis(self.target.park_limit_ms)
     }
 
+    /// What a session is told that has to leave.
+    pub fn farewell(&self) -> Fatal {
+        match &self.target.state {
+            DatabaseRouteState::Draining { because, .. } if because == REPLACED => Fatal::replaced(),
+            DatabaseRouteState::Draining { .. }
+            | DatabaseRouteState::Open { .. }
+            | DatabaseRouteState::Parked { .. } => Fatal::switchover(),
+        }
+    }
+
     /// Whether the route waits for its sessions to end.
     pub fn is_draining(&self) -> bool {
         matches!(self.target.state, DatabaseRouteState::Draining { .. })
@@ -176,6 +203,18 @@ pub(crate) mod tests {
         assert_eq!(quiet(0, true, 500), 3, "connected long ago");
         assert_eq!(quiet(640, true, 640), 10, "half of the draining ends at 650");
         assert_eq!(quiet(0, false, 650), 0);
+    }
+
+    #[test]
+    fn sessions_of_a_proxy_that_ends_leave_when_idle_but_those_of_a_deposed_primary_at_once() {
+        let (e1, e2) = (endpoint("e1", 1), endpoint("e2", 2));
+        let view = View::following(None, 1, sent_away(&open(std::slice::from_ref(&e1))), NOW);
+        assert_eq!(view.verdict(&e1), Verdict::CloseWhenIdle { by: NOW + Duration::from_millis(LAST_MS) });
+        assert_eq!(view.farewell(), Fatal::replaced());
+        let next = View::following(Some(&view), 2, sent_away(&open(&[e2])), NOW);
+        assert_eq!(next.verdict(&e1), Verdict::Close);
+        let switched = View::following(None, 1, sent_away(&draining(std::slice::from_ref(&e1), 300)), NOW);
+        assert_eq!(switched.farewell(), Fatal::switchover());
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
         all.extend(restarts(view, name));
     }
     all.extend(protections(view));
+    all.extend(super::programs::all(view));
     all.extend(view.system.nodes.keys().filter_map(|name| generation(view, name)));
     all.sort_by_key(|trouble| std::cmp::Reverse(trouble.level));
     all
