@@ -47,11 +47,11 @@ fn a_proxy_is_told_the_addresses_and_what_to_ask_and_of_no_instance() {
 fn the_leader_places_nothing_of_it() {
     let mut agent = Agent::new("a".into(), external(), 0, 1);
     agent.loaded = true;
-    agent.handle(Input::Leader(Some("a".into())), at(1));
     let left =
         Placed { node: "a".into(), port: 20_000, renew: 0, leaving: false, release: None, share: None };
     let value = BTreeMap::from([("web".into(), BTreeMap::from([(1, left)]))]);
-    let mut commands = agent.handle(Input::Placement(Stored { revision: 1, value }), at(2));
+    let mut commands = agent.handle(Input::Placement(Stored { revision: 1, value }), at(1));
+    commands.extend(agent.handle(Input::Leader(Some("a".into())), at(2)));
     commands.extend(agent.handle(Input::Tick, at(100)));
     let placed = commands.into_iter().find_map(|command| {
         if let Command::Commit { value: Value::Placement(next), .. } = command { Some(next) } else { None }
