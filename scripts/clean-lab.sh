@@ -16,14 +16,15 @@ else
 fi
 
 take_down() {
-    local mainstay
-    for mainstay in target/release/mainstay target/debug/mainstay; do
-        [ -x "$mainstay" ] && break
+    local mainstay failed=0 directory
+    for mainstay in target/release/mainstay target/debug/mainstay ""; do
+        [ ! -x "$mainstay" ] || break
     done
-    local failed=0 directory
     for directory in "$base"/*/; do
         [ -e "$directory/lab.json" ] || continue
         echo "clean-lab: taking down $(basename "$directory")"
+        # Where nothing is built, what follows takes the namespaces and what runs in them.
+        [ -n "$mainstay" ] || { echo "clean-lab: no mainstay is built here, its record stays"; continue; }
         "$mainstay" down "$(basename "$directory")" || failed=1
     done
     return $failed

@@ -127,13 +127,7 @@ pub(super) async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -
 #[expect(clippy::too_many_lines, reason = "one arm for each request, and nothing else")]
 async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: bool) -> Reply {
     match request {
-        Request::Overview => match shared.inputs.ask(decide::agent::Agent::overview).await {
-            Some(mut overview) => {
-                overview.traffic = shared.traffic.borrow().clone();
-                Reply::Overview(Box::new(overview))
-            }
-            None => Reply::refused("the agent is ending", "try again"),
-        },
+        Request::Overview => overview(shared).await,
         Request::Events { since_us, everywhere } => {
             Reply::Events(events(shared, rpc, since_us, everywhere).await)
         }
@@ -188,6 +182,16 @@ async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: b
         Request::RunJob { job } => super::jobs::ask_for(shared, &job).await,
         Request::Restart { subject } => restart(shared, &subject).await,
         Request::Logs { subject, lines } => super::instances::logs(shared, &subject, lines).await,
+    }
+}
+
+async fn overview(shared: &Shared) -> Reply {
+    match shared.inputs.ask(decide::agent::Agent::overview).await {
+        Some(mut overview) => {
+            overview.traffic = shared.traffic.borrow().clone();
+            Reply::Overview(Box::new(overview))
+        }
+        None => Reply::refused("the agent is ending", "try again"),
     }
 }
 
