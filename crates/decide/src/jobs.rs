@@ -5,6 +5,7 @@
 //! so that a run may be given to another node; after the second, a node that dies leaves an unknown outcome.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use model::jobs::{Cause, Ended, JobRecord, Run, RunState};
 use model::system::Job;
@@ -14,6 +15,15 @@ use crate::leadership::Refusal;
 
 /// How often in a row a run of unknown outcome is repeated.
 const REPEATS: usize = 3;
+
+/// How long nobody may begin a run that a release waits for.
+const BEGIN_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a leader may not have heard of a release that waits for a run.
+const HEARSAY: Duration = Duration::from_secs(5);
+
+/// The words by which operators ask for runs.
+pub const OPERATOR: &str = "an operator";
 
 /// A record that has seen to times further ahead than this was written by a clock that was wrong.
 const WRONG_CLOCK: i64 = 2 * 24 * 3600;
@@ -30,6 +40,19 @@ pub struct Question<'q> {
     pub able: &'q [NodeName],
     /// The nodes that are dead by the word of a majority.
     pub lost: &'q BTreeSet<NodeName>,
+    /// Whether the newest run is still to begin.
+    pub standing: &'q Standing,
+}
+
+/// Whether a run that has not begun, or is to be repeated, is still to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    Wanted,
+    /// The leader has not heard of the release that asked for it, or not yet.
+    Unclear,
+    /// It is not, for this reason.
+    Withdrawn(String),
 }
 
 /// What the record should be next, and why.
@@ -66,6 +89,17 @@ fn see_to(question: &Question<'_>, record: &JobRecord, run: &Run) -> Option<Deci
         let next = record.turned(number, RunState::Given { node: node.clone() });
         Some(Decision { next, because: Some(format!("run {number} begins on {node}: {because}")) })
     };
+    if let (RunState::Waiting | RunState::Given { .. }, standing) = (&run.state, question.standing) {
+        match standing {
+            Standing::Wanted => {}
+            Standing::Unclear => return None,
+            Standing::Withdrawn(because) => {
+                let state = RunState::Withdrawn { at_us: question.now_us, because: because.clone() };
+                let told = format!("run {number} never began: {because}");
+                return Some(Decision { next: record.turned(number, state), because: Some(told) });
+            }
+        }
+    }
     match &run.state {
         RunState::Waiting => give(run.cause.to_string()),
         RunState::Given { node } if !question.able.contains(node) && question.lost.contains(node) => {
@@ -82,13 +116,14 @@ fn see_to(question: &Question<'_>, record: &JobRecord, run: &Run) -> Option<Deci
         | RunState::Running { .. }
         | RunState::Succeeded(_)
         | RunState::Failed { .. }
-        | RunState::Unknown { .. } => None,
+        | RunState::Unknown { .. }
+        | RunState::Withdrawn { .. } => None,
     }
 }
 
 /// Whether another run begins.
 fn begin(question: &Question<'_>, record: &JobRecord, now: i64) -> Option<Decision> {
-    if let Some(of) = to_repeat(question.job, record) {
+    if let Some(of) = to_repeat(question.job, record).filter(|_| *question.standing == Standing::Wanted) {
         return Some(given(question, record, Cause::Repeat { of }));
     }
     let schedule = question.job.schedule?;
@@ -123,8 +158,38 @@ fn given(question: &Question<'_>, record: &JobRecord, cause: Cause) -> Decision 
     Decision { next: record.with(cause, state).0, because: Some(because) }
 }
 
+/// Whether a run is still to begin, for which releases with these words wait, and which has been to begin for so long.
+pub fn standing(record: &JobRecord, waiting: &BTreeSet<String>, waited: Duration) -> Standing {
+    let Some(by) = record.last().and_then(|run| asked_by(record, run)).filter(|by| *by != OPERATOR) else {
+        return Standing::Wanted;
+    };
+    if waiting.contains(by) {
+        return match waited >= BEGIN_LIMIT {
+            false => Standing::Wanted,
+            true => Standing::Withdrawn(format!("no node began it within {} s", BEGIN_LIMIT.as_secs())),
+        };
+    }
+    match waited >= HEARSAY {
+        false => Standing::Unclear,
+        true => Standing::Withdrawn(format!("{by} does not wait for it any more")),
+    }
+}
+
+/// Who asked for a run, or for the one that it repeats; `None` when it was due.
+pub fn asked_by<'r>(record: &'r JobRecord, run: &'r Run) -> Option<&'r str> {
+    let mut run = run;
+    loop {
+        match &run.cause {
+            Cause::Due { .. } => return None,
+            Cause::Asked { by } => return Some(by),
+            // Numbers go up: this ends.
+            Cause::Repeat { of } => run = record.run(*of).filter(|before| before.number < run.number)?,
+        }
+    }
+}
+
 /// The number of the run to repeat.
-fn to_repeat(job: &Job, record: &JobRecord) -> Option<u64> {
+pub(crate) fn to_repeat(job: &Job, record: &JobRecord) -> Option<u64> {
     let last = record.last().filter(|_| job.repeat_if_unknown)?;
     let is_unknown = |run: &&Run| matches!(run.state, RunState::Unknown { .. });
     let repeated = record.runs.iter().rev().take_while(is_unknown);
@@ -178,7 +243,8 @@ pub fn claim(record: &JobRecord, me: &NodeName, incarnation: u64, now_us: i64) -
         | RunState::Running { .. }
         | RunState::Succeeded(_)
         | RunState::Failed { .. }
-        | RunState::Unknown { .. } => None,
+        | RunState::Unknown { .. }
+        | RunState::Withdrawn { .. } => None,
     }
 }
 
@@ -218,7 +284,8 @@ pub fn ended(
         | RunState::Waiting
         | RunState::Given { .. }
         | RunState::Succeeded(_)
-        | RunState::Failed { .. } => return None,
+        | RunState::Failed { .. }
+        | RunState::Withdrawn { .. } => return None,
     };
     let ended = Ended { node: me.clone(), since_us, until_us: now_us };
     let state = match outcome.clone() {

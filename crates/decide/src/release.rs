@@ -5,11 +5,15 @@
 //! worked for a while, and requests have fared as well with them as with the old ones on the same proxies meanwhile.
 //! Anything else ends in a rollback, for which the old instances that still run get all requests again at once.
 
+pub mod before;
+
 use std::time::Duration;
 
 use model::NodeName;
-use model::release::{Phase, Rollout, Service, Strategy};
+use model::release::{FailedRun, Phase, Rollout, Service, Strategy};
 use model::routes::Tally;
+
+use before::Errand;
 
 /// How long the copies to all nodes may take.
 const STAGE_LIMIT: Duration = Duration::from_secs(120);
@@ -78,7 +82,7 @@ pub fn steps(strategy: &Strategy, instances: u32) -> Vec<Step> {
 /// The step that a rollout is in; `None` while nothing has changed yet, or everything goes back.
 pub fn step(rollout: &Rollout, instances: u32) -> Option<Step> {
     match rollout.phase {
-        Phase::Staging | Phase::RollingBack => None,
+        Phase::Staging | Phase::Before | Phase::RollingBack => None,
         Phase::Step(number) => {
             let steps = steps(&rollout.strategy, instances);
             let last = steps.len().saturating_sub(1);
@@ -122,6 +126,8 @@ pub struct Question<'a> {
     pub earlier: &'a Tally,
     /// What new instances did with requests since then.
     pub new: &'a Tally,
+    /// How far the run is that must succeed before the first step.
+    pub errand: Option<&'a Errand>,
 }
 
 /// What becomes of it.
@@ -138,6 +144,7 @@ pub fn decide(question: &Question<'_>) -> Option<Decision> {
     let rollout = question.service.rollout.as_ref()?;
     Some(match rollout.phase {
         Phase::Staging => staging(question, rollout),
+        Phase::Before => before_it(question),
         Phase::Step(number) => in_step(question, rollout, number),
         Phase::RollingBack => rolling_back(question),
     })
@@ -145,20 +152,38 @@ pub fn decide(question: &Question<'_>) -> Option<Decision> {
 
 fn staging(question: &Question<'_>, rollout: &Rollout) -> Decision {
     match question.unstaged {
+        [] if rollout.before.is_some() => {
+            changed(question, Phase::Before, "every node has the artefact, and a job must run first")
+        }
         [] => to_step(question, 0, "every node has the artefact"),
         nodes if question.waited >= STAGE_LIMIT => {
-            let mut next = question.service.clone();
-            if let Some(rollout) = &mut next.rollout {
-                let within = STAGE_LIMIT.as_secs();
-                rollout.because = format!("{} did not get the artefact within {within} s", listed(nodes));
-            }
-            next.abandoned();
-            Decision::Next(Box::new(next))
+            let within = STAGE_LIMIT.as_secs();
+            let because = format!("{} did not get the artefact within {within} s", listed(nodes));
+            not_begun(question, &because, None)
         }
         nodes => {
             Decision::Wait(format!("{} to be copied to {}", rollout.release.digest.short(), listed(nodes)))
         }
     }
+}
+
+/// Nothing has changed yet: a run that did not succeed ends the release, and leaves everything as it is.
+fn before_it(question: &Question<'_>) -> Decision {
+    match question.errand {
+        None => to_step(question, 0, "no job has to run first"),
+        Some(Errand::Open(awaited)) => Decision::Wait(awaited.clone()),
+        Some(Errand::Done(run)) => to_step(question, 0, &format!("run {run} of its job succeeded")),
+        Some(Errand::Failed { because, run }) => not_begun(question, because, run.clone()),
+    }
+}
+
+fn not_begun(question: &Question<'_>, because: &str, failed_run: Option<FailedRun>) -> Decision {
+    let mut next = question.service.clone();
+    if let Some(rollout) = &mut next.rollout {
+        because.clone_into(&mut rollout.because);
+    }
+    next.abandoned_after(failed_run);
+    Decision::Next(Box::new(next))
 }
 
 fn in_step(question: &Question<'_>, rollout: &Rollout, number: u32) -> Decision {

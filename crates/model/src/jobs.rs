@@ -98,6 +98,13 @@ pub enum RunState {
         /// Why nobody can, in one sentence.
         because: String,
     },
+    /// It never began, and will not any more.
+    Withdrawn {
+        /// When that was decided.
+        at_us: i64,
+        /// Why, in one sentence.
+        because: String,
+    },
 }
 
 /// Where a run was, and when.
@@ -154,14 +161,14 @@ impl RunState {
     pub fn is_open(&self) -> bool {
         match self {
             Self::Waiting | Self::Given { .. } | Self::Running { .. } => true,
-            Self::Succeeded(_) | Self::Failed { .. } | Self::Unknown { .. } => false,
+            Self::Succeeded(_) | Self::Failed { .. } | Self::Unknown { .. } | Self::Withdrawn { .. } => false,
         }
     }
 
     /// Where it is or was.
     pub fn node(&self) -> Option<&NodeName> {
         match self {
-            Self::Waiting => None,
+            Self::Waiting | Self::Withdrawn { .. } => None,
             Self::Given { node } | Self::Running { node, .. } => Some(node),
             Self::Succeeded(ended) | Self::Failed { ended, .. } | Self::Unknown { ended, .. } => {
                 Some(&ended.node)
@@ -172,7 +179,7 @@ impl RunState {
     /// When it began and when it ended.
     pub fn times(&self) -> (Option<i64>, Option<i64>) {
         match self {
-            Self::Waiting | Self::Given { .. } => (None, None),
+            Self::Waiting | Self::Given { .. } | Self::Withdrawn { .. } => (None, None),
             Self::Running { since_us, .. } => (Some(*since_us), None),
             Self::Succeeded(ended) | Self::Failed { ended, .. } | Self::Unknown { ended, .. } => {
                 (Some(ended.since_us), Some(ended.until_us))
@@ -190,6 +197,7 @@ impl fmt::Display for RunState {
             Self::Succeeded(_) => f.write_str("succeeded"),
             Self::Failed { because, .. } => write!(f, "failed: {because}"),
             Self::Unknown { because, .. } => write!(f, "unknown outcome: {because}"),
+            Self::Withdrawn { because, .. } => write!(f, "never began: {because}"),
         }
     }
 }

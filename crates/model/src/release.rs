@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ServiceName;
+use crate::{JobName, ServiceName};
 
 /// Old releases whose artefacts stay on the nodes, so that going back to one needs no copying.
 pub const KEPT: usize = 3;
@@ -105,6 +105,9 @@ pub struct Rollout {
     pub ready_within_ms: u64,
     /// How many requests of each release are compared at least, where there are so many.
     pub sample: u64,
+    /// The job of which one run must succeed before anything changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<JobName>,
     /// Where it is.
     pub phase: Phase,
     /// Why it is there, in one sentence.
@@ -129,6 +132,8 @@ pub enum Strategy {
 pub enum Phase {
     /// The artefact is copied to every node; nothing has changed yet.
     Staging,
+    /// The job that it needs runs, once in the system; nothing has changed yet.
+    Before,
     /// A step of the strategy, from 0.
     Step(u32),
     /// The old release takes over again.
@@ -144,6 +149,20 @@ pub struct Past {
     pub served: bool,
     /// Why it ended.
     pub because: String,
+    /// The run of a job that did not succeed, so that the release was not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_run: Option<FailedRun>,
+}
+
+/// A run of a job that a release needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRun {
+    /// The job.
+    pub job: JobName,
+    /// The number of the run.
+    pub number: u64,
+    /// What it printed last.
+    pub last_lines: Vec<String>,
 }
 
 impl Service {
@@ -179,14 +198,19 @@ impl Service {
         let Some(rollout) = self.rollout.take() else { return };
         if let Some(before) = self.current.replace(rollout.release) {
             let because = "the next release took over".to_owned();
-            self.remember(Past { release: before, served: true, because });
+            self.remember(Past { release: before, served: true, because, failed_run: None });
         }
     }
 
     /// The release on its way is taken back.
     pub fn abandoned(&mut self) {
-        let Some(rollout) = self.rollout.take() else { return };
-        self.remember(Past { release: rollout.release, served: false, because: rollout.because });
+        self.abandoned_after(None);
+    }
+
+    /// The release on its way is not begun because of a run of a job, or taken back.
+    pub fn abandoned_after(&mut self, failed_run: Option<FailedRun>) {
+        let Some(Rollout { release, because, .. }) = self.rollout.take() else { return };
+        self.remember(Past { release, served: false, because, failed_run });
     }
 
     fn remember(&mut self, past: Past) {
@@ -211,6 +235,7 @@ mod tests {
             bake_ms: 0,
             ready_within_ms: 0,
             sample: 0,
+            before: None,
             phase: Phase::Staging,
             because: "slow".to_owned(),
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::event::Event;
+use model::jobs::JobRecord;
 use model::leadership::{Leadership, Term};
 use model::postgres::WalPosition;
 use model::release::{Digest, Releases};
@@ -11,7 +12,7 @@ use model::status::{PeerMessage, ProgramNote, Server, ServicesState, SettingsSta
 use model::system::System;
 use model::time::Moment;
 use model::upkeep::Upkeep;
-use model::{DatabaseName, LineName, NodeName, RouteName};
+use model::{DatabaseName, JobName, LineName, NodeName, RouteName};
 use serde::{Deserialize, Serialize};
 
 use super::Stored;
@@ -63,6 +64,8 @@ pub enum Input {
     Upkeep(Upkeep),
     /// The releases of all services were read.
     Releases(Stored<Releases>),
+    /// What is agreed on about jobs has changed; this is all of it.
+    Runs(BTreeMap<JobName, JobRecord>),
     /// These artefacts lie unpacked on this node.
     Artefacts(BTreeSet<Digest>),
     /// This node's proxy told its counts.

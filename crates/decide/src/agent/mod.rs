@@ -17,6 +17,7 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use model::jobs::JobRecord;
 use model::leadership::{Leadership, Phase, Term};
 use model::release::{Digest, Releases};
 use model::routes::{InstanceEndpoint, RouteTable};
@@ -24,7 +25,7 @@ use model::status::{NodeStatus, PeerMessage, ProgramNote, ServicesState};
 use model::system::System;
 use model::time::Moment;
 use model::upkeep::Upkeep;
-use model::{DatabaseName, LineName, NodeName, ServiceName};
+use model::{DatabaseName, JobName, LineName, NodeName, ServiceName};
 
 pub use commands::{Command, Durable, Input, Outcome, Store, Value};
 pub use status::{MemberSummary, NodeSummary, Overview};
@@ -70,6 +71,8 @@ pub struct Agent {
     releases: Stored<Releases>,
     /// What the leader has seen of rollouts.
     watches: BTreeMap<ServiceName, releases::Watch>,
+    /// What is agreed on about each job.
+    runs: BTreeMap<JobName, JobRecord>,
     /// The artefacts that lie unpacked on this node.
     artefacts: BTreeSet<Digest>,
     /// The program that this node runs.
@@ -133,6 +136,7 @@ impl Agent {
             routed: upkeep::Routed::default(),
             releases: Stored { revision: 0, value: Releases::new() },
             watches: BTreeMap::new(),
+            runs: BTreeMap::new(),
             artefacts: BTreeSet::new(),
             program: ProgramNote::default(),
             own,
@@ -208,6 +212,7 @@ impl Agent {
             | Input::Upkeep(_)
             | Input::Counted(_)
             | Input::Releases(_)
+            | Input::Runs(_)
             | Input::Artefacts(_)
             | Input::Paused(_)
             | Input::System { .. }
@@ -261,6 +266,7 @@ impl Agent {
             }
             Input::Upkeep(upkeep) => self.new_upkeep(upkeep),
             Input::Releases(releases) => self.new_releases(releases, commands),
+            Input::Runs(runs) => self.runs = runs,
             Input::Artefacts(artefacts) => self.artefacts = artefacts,
             Input::Counted(report) => self.counted(&report),
             Input::Paused(reason) => self.pause(reason),

@@ -13,6 +13,7 @@ use model::{NodeName, ServiceName};
 use super::commands::{Store, Value};
 use super::{Agent, Command};
 use crate::placement::{Group, Origin, Placed};
+use crate::release::before::{self, Errand};
 use crate::release::{self, Decision, News, Question};
 
 /// What the leader has seen of a rollout. A new leader begins the step that is under way anew.
@@ -80,6 +81,7 @@ impl Agent {
         let instances = self.instances_of(name);
         let (news, unstaged, obeyed) =
             (self.news(name, rollout), self.unstaged(name, rollout), self.is_obeyed());
+        let errand = self.errand(name, rollout);
         let wanted = release::step(rollout, instances).map_or(0, |step| step.new);
         let counts = self.counts(name);
         let now = self.now;
@@ -102,8 +104,16 @@ impl Agent {
             old: &old,
             earlier: &earlier,
             new: &new,
+            errand: errand.as_ref(),
         };
         release::decide(&question)
+    }
+
+    /// How far the run is that a rollout needs before its first step.
+    fn errand(&self, name: &ServiceName, rollout: &Rollout) -> Option<Errand> {
+        let job = rollout.before.as_ref()?;
+        let (config, by) = (self.system.jobs.get(job), before::words(name, rollout.release.number));
+        Some(before::errand(job, config, self.runs.get(job), &by))
     }
 
     fn watch(&mut self, name: &ServiceName, rollout: &Rollout, counts: &Counts) -> &mut Watch {
@@ -123,7 +133,7 @@ impl Agent {
         } else if watch.phase != phase {
             let were_ready = std::mem::take(&mut watch.were_ready);
             let at_first = match watch.phase {
-                Phase::Staging => counts.clone(),
+                Phase::Staging | Phase::Before => counts.clone(),
                 Phase::Step(_) | Phase::RollingBack => std::mem::take(&mut watch.at_first),
             };
             *watch = Watch { were_ready, at_first, ..fresh() };
@@ -290,6 +300,14 @@ impl Agent {
         &self.releases
     }
 
+    /// Whether an artefact lies on a node, as far as this one has heard.
+    pub fn has_artefact(&self, node: &NodeName, digest: &Digest) -> bool {
+        match *node == self.me {
+            true => self.artefacts.contains(digest),
+            false => self.heard_status(node).is_some_and(|status| status.artefacts.contains(digest)),
+        }
+    }
+
     /// The artefacts on this node, and who else has one.
     pub fn holders(&self, digest: &Digest) -> Vec<NodeName> {
         let has = |node: &&NodeName| {
@@ -311,10 +329,14 @@ fn told(service: &model::release::Service) -> (String, String) {
         (Some(rollout), _, _) => {
             let what = match &rollout.phase {
                 Phase::Staging => format!("release {} is copied to all nodes", rollout.release.number),
+                Phase::Before => format!("release {} waits for its job", rollout.release.number),
                 Phase::Step(step) => format!("release {} comes to step {}", rollout.release.number, step + 1),
                 Phase::RollingBack => format!("release {} is taken back", rollout.release.number),
             };
             (what, rollout.because.clone())
+        }
+        (None, _, Some(past)) if past.failed_run.is_some() => {
+            (format!("release {} has not been begun", past.release.number), past.because.clone())
         }
         (None, _, Some(past)) if !past.served => {
             (format!("release {} has been taken back", past.release.number), past.because.clone())

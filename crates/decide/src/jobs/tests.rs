@@ -15,6 +15,7 @@ struct Life {
     now: i64,
     able: Vec<NodeName>,
     lost: BTreeSet<NodeName>,
+    standing: Standing,
 }
 
 impl Life {
@@ -30,11 +31,19 @@ impl Life {
             user: None,
         };
         let able = ["a", "b", "c"].map(NodeName::from).to_vec();
-        Self { job, record: None, now: 1_795_466_700_000_000, able, lost: BTreeSet::new() }
+        Self {
+            job,
+            record: None,
+            now: 1_795_466_700_000_000,
+            able,
+            lost: BTreeSet::new(),
+            standing: Standing::Wanted,
+        }
     }
 
     fn decide(&self, record: Option<&JobRecord>, now_us: i64) -> Option<Decision> {
-        lead(&Question { job: &self.job, record, now_us, able: &self.able, lost: &self.lost })
+        let (able, lost, standing) = (&self.able, &self.lost, &self.standing);
+        lead(&Question { job: &self.job, record, now_us, able, lost, standing })
     }
 
     /// Lets the leader decide once; what it says.
@@ -259,4 +268,69 @@ fn a_schedule_that_is_new_or_changes_is_not_run_for_the_past() {
     }
     life.pass(60 * 24 * 7);
     assert_eq!(life.lead().as_deref(), Some("run 2 begins on c: it was due"));
+}
+
+/// A run that release 7 of web needs, asked for and not begun.
+fn asked_for_by_a_release() -> Life {
+    let mut life = Life::new(None);
+    let (next, _) = request(&"migrate".into(), None, "release 7 of web", false).unwrap();
+    life.record = next;
+    life
+}
+
+#[test]
+fn a_run_that_a_release_needs_begins_only_while_the_release_waits_for_it() {
+    let mut life = asked_for_by_a_release();
+    let waiting = BTreeSet::from(["release 7 of web".to_owned()]);
+    let stands = |life: &Life, waiting: &BTreeSet<String>, seconds| {
+        standing(life.record.as_ref().unwrap(), waiting, Duration::from_secs(seconds))
+    };
+    assert_eq!(stands(&life, &waiting, 119), Standing::Wanted);
+    let late = Standing::Withdrawn("no node began it within 120 s".to_owned());
+    assert_eq!(stands(&life, &waiting, 120), late);
+    let others = BTreeSet::from(["release 8 of web".to_owned()]);
+    assert_eq!(stands(&life, &others, 4), Standing::Unclear, "this leader may not have heard of it yet");
+    let gone = Standing::Withdrawn("release 7 of web does not wait for it any more".to_owned());
+    assert_eq!(stands(&life, &others, 5), gone);
+
+    life.standing = Standing::Unclear;
+    assert_eq!(life.lead(), None);
+    life.standing = gone;
+    let told = "run 1 never began: release 7 of web does not wait for it any more";
+    assert_eq!(life.lead().as_deref(), Some(told));
+    assert_eq!(life.last(), "never began: release 7 of web does not wait for it any more");
+    assert_eq!(claim(life.record.as_ref().unwrap(), &"a".into(), 1, 0), None);
+    let again = request(&"migrate".into(), life.record.as_ref(), "release 7 of web", false).unwrap();
+    assert_eq!(again, (None, 1), "the same release gets no second run");
+}
+
+#[test]
+fn a_run_that_has_begun_is_never_withdrawn_and_a_node_that_claims_one_at_that_moment_wins_or_loses() {
+    let mut life = asked_for_by_a_release();
+    life.lead();
+    let given = life.record.clone().unwrap();
+    let node = given.open().unwrap().state.node().unwrap().clone();
+    life.standing = Standing::Withdrawn("it is late".to_owned());
+    let withdrawn = life.decide(Some(&given), life.now).unwrap().next;
+    let (claimed, _) = claim(&given, &node, 1, life.now).unwrap();
+    // Both replace the same revision, so one of them is committed; each is the end of the other.
+    assert_eq!(claim(&withdrawn, &node, 1, life.now), None);
+    assert_eq!(life.decide(Some(&claimed), life.now), None);
+}
+
+#[test]
+fn a_run_that_nobody_waits_for_is_not_repeated() {
+    let mut life = asked_for_by_a_release();
+    life.job.repeat_if_unknown = true;
+    life.lead();
+    life.claim();
+    let node = life.record.as_ref().unwrap().last().unwrap().state.node().unwrap().to_string();
+    life.lose(&node);
+    assert!(life.lead().unwrap().contains("nobody can tell"));
+    life.standing = Standing::Unclear;
+    assert_eq!(life.lead(), None);
+    life.standing = Standing::Wanted;
+    assert!(life.lead().unwrap().contains("the outcome of run 1 is unknown"));
+    let record = life.record.as_ref().unwrap();
+    assert_eq!(asked_by(record, record.last().unwrap()), Some("release 7 of web"));
 }

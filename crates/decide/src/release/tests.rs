@@ -15,6 +15,7 @@ fn service(strategy: Strategy, phase: Phase) -> Service {
         bake_ms: 6_000,
         ready_within_ms: 30_000,
         sample: 100,
+        before: None,
         phase,
         because: String::new(),
     };
@@ -39,6 +40,7 @@ struct Case {
     old: Tally,
     earlier: Tally,
     new: Tally,
+    errand: Option<Errand>,
 }
 
 impl Case {
@@ -48,7 +50,18 @@ impl Case {
         let news = News { ready, any: true, ..News::default() };
         let (old, new) = (tally(900, 0, 5_000), tally(300, 0, 5_000));
         let earlier = old.clone();
-        Self { service, unstaged: vec![], news, obeyed: true, waited: 7, baked: 6, old, earlier, new }
+        Self {
+            service,
+            unstaged: vec![],
+            news,
+            obeyed: true,
+            waited: 7,
+            baked: 6,
+            old,
+            earlier,
+            new,
+            errand: None,
+        }
     }
 
     fn decided(&self) -> Decision {
@@ -63,6 +76,7 @@ impl Case {
             old: &self.old,
             earlier: &self.earlier,
             new: &self.new,
+            errand: self.errand.as_ref(),
         };
         decide(&question).unwrap()
     }
@@ -104,6 +118,26 @@ fn nothing_changes_before_every_node_has_the_artefact() {
     assert_eq!(case.outcome(), "-");
     case.waited = 120;
     assert_eq!(case.outcome(), "taken back: w1 did not get the artefact within 120 s");
+}
+
+#[test]
+fn a_release_that_needs_a_job_begins_when_its_run_has_succeeded_and_else_not_at_all() {
+    let mut case = Case::new(Strategy::Rolling, Phase::Staging);
+    case.service.rollout.as_mut().unwrap().before = Some("migrate".into());
+    assert_eq!(case.outcome(), "Before: every node has the artefact, and a job must run first");
+    let mut case = Case::new(Strategy::Rolling, Phase::Before);
+    case.errand = Some(Errand::Open("run 3 of migrate runs on e1".to_owned()));
+    case.waited = 100_000;
+    assert_eq!(case.decided(), Decision::Wait("run 3 of migrate runs on e1".to_owned()));
+    case.errand = Some(Errand::Done(3));
+    assert_eq!(case.outcome(), "Step(0): run 3 of its job succeeded");
+    let run = FailedRun { job: "migrate".into(), number: 3, last_lines: vec!["no column".to_owned()] };
+    case.errand =
+        Some(Errand::Failed { because: "run 3 of migrate failed".to_owned(), run: Some(run.clone()) });
+    let Decision::Next(next) = case.decided() else { panic!("it waits") };
+    assert_eq!((next.current.clone(), next.rollout.clone()), (case.service.current.clone(), None));
+    assert_eq!(next.history[0].failed_run.as_ref(), Some(&run));
+    assert_eq!(case.outcome(), "taken back: run 3 of migrate failed");
 }
 
 #[test]

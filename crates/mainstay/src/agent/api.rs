@@ -124,7 +124,6 @@ pub(super) async fn forward(rpc: &RpcPool, node: &NodeName, request: &Request) -
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each request, and nothing else")]
 async fn answer(shared: &Shared, rpc: &RpcPool, request: Request, may_forward: bool) -> Reply {
     match request {
         Request::Overview => overview(shared).await,

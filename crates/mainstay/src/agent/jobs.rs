@@ -3,28 +3,31 @@
 //! Decisions are [`decide::jobs`]; each is committed by compare-and-set, so that a leader that is none any more, or an
 //! agent that was frozen, begins nothing that somebody else has begun.
 
+mod lead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use coordination::{Change, Entry, JsonCoordinator, Revision, TxnOutcome};
-use decide::agent::Agent;
-use decide::jobs::{self, Outcome, Question};
+use decide::agent::Input;
+use decide::jobs::{self, OPERATOR, Outcome};
+use decide::release::before;
 use effects::clock::wall_us;
 use effects::job::{self, Begun, End};
 use effects::process::{Found, Launch, Registry, forget, group_of};
 use effects::service::logs;
+use model::JobName;
 use model::event::{Event, Severity};
 use model::jobs::{JobRecord, KEPT, RunState};
 use model::system::placeholder::{Surroundings, expand};
 use model::system::{Job, System};
-use model::{JobName, NodeName};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::instances::{in_home, route_places, user};
 use super::store::WITHIN;
-use super::{Shared, api};
+use super::{Shared, api, artefacts};
 use crate::api::{JobSummary, Reply};
 
 /// How often it is looked whether a job is due.
@@ -66,12 +69,17 @@ pub(super) async fn run(shared: Shared, incarnation: u64) {
     };
     let (sender, mut records) = watch::channel(None);
     tokio::spawn(follow(shared.clone(), sender));
-    let mut keeper = Keeper { shared, incarnation, registry, begun: BTreeSet::new() };
+    let mut keeper =
+        Keeper { shared, incarnation, registry, begun: BTreeSet::new(), unbegun: BTreeMap::new() };
     keeper.adopt().await;
     loop {
         // Without changes it is still to be seen what is due.
-        let _ = tokio::time::timeout(LOOK_EVERY, records.changed()).await;
+        let news = tokio::time::timeout(LOOK_EVERY, records.changed()).await.is_ok();
         let Some(known) = records.borrow_and_update().clone() else { continue };
+        if news {
+            let runs = known.iter().map(|(name, (_, record))| (name.clone(), record.clone())).collect();
+            keeper.shared.inputs.send(Input::Runs(runs));
+        }
         keeper.look(&known).await;
     }
 }
@@ -121,6 +129,8 @@ struct Keeper {
     registry: Registry,
     /// The runs that this agent has begun or found running.
     begun: BTreeSet<RunKey>,
+    /// Since when runs are to begin, while this node leads.
+    unbegun: BTreeMap<RunKey, Instant>,
 }
 
 impl Keeper {
@@ -174,44 +184,10 @@ impl Keeper {
         let (shared, registry) = (self.shared.clone(), self.registry.clone());
         self.begun.insert(key.clone());
         if *incarnation == self.incarnation {
-            tokio::spawn(perform(shared, registry, key));
+            let by = jobs::asked_by(record, run).map(str::to_owned);
+            tokio::spawn(perform(shared, registry, key, by));
         } else {
             tokio::spawn(look_for(shared, registry, key));
-        }
-    }
-
-    /// Decides what only the leader may.
-    async fn lead(&self, system: &System, known: &Records) {
-        let me = self.shared.me.clone();
-        let leads = move |agent: &Agent| {
-            (agent.leader() == Some(&me)).then(|| (agent.overview(), agent.lost_nodes()))
-        };
-        let Some((overview, lost)) = self.shared.inputs.ask(leads).await.flatten() else { return };
-        if overview.paused.is_some() {
-            return;
-        }
-        let is_heard = |node: &NodeName| {
-            overview.nodes.get(node).is_some_and(|node| node.heard && node.silent.is_none())
-        };
-        for (name, job) in &system.jobs {
-            let able: Vec<NodeName> = system
-                .workers()
-                .filter(|(node, at)| job.placement.allows(node, &at.site) && is_heard(node))
-                .map(|(node, _)| node.clone())
-                .collect();
-            let stored = known.get(name);
-            let record = stored.map(|(_, record)| record);
-            let question = Question { job, record, now_us: wall_us(), able: &able, lost: &lost };
-            let Some(decision) = jobs::lead(&question) else { continue };
-            let revision = stored.map_or(Revision(0), |(revision, _)| *revision);
-            if commit(&self.shared, name, revision, &decision.next).await
-                && let Some(because) = decision.because
-            {
-                let is_unknown =
-                    matches!(decision.next.last().map(|run| &run.state), Some(RunState::Unknown { .. }));
-                let severity = if is_unknown { Severity::Warning } else { Severity::Info };
-                tell(&self.shared, name, severity, "a run of a job is decided on", &because);
-            }
         }
     }
 }
@@ -246,10 +222,10 @@ fn process_key((name, number): &RunKey) -> String {
 
 // ---- one run ----
 
-/// Begins a run, waits for its end and reports it.
-async fn perform(shared: Shared, registry: Registry, key: RunKey) {
+/// Begins a run that somebody asked for `by` these words, waits for its end and reports it.
+async fn perform(shared: Shared, registry: Registry, key: RunKey, by: Option<String>) {
     remove_old_logs(&shared, &key).await;
-    let end = match prepare(&shared, &key).await {
+    let end = match prepare(&shared, &key, by.as_deref()).await {
         Ok((launch, limit)) => job::run(launch, registry.clone(), limit).await,
         Err(because) => End::Failed(format!("could not be started: {because}")),
     };
@@ -324,14 +300,14 @@ async fn report(shared: &Shared, (name, number): &RunKey, outcome: Outcome) {
 }
 
 /// Fills in what the run needs, waiting for it for a while.
-async fn prepare(shared: &Shared, key: &RunKey) -> Result<(Launch, Duration), String> {
+async fn prepare(shared: &Shared, key: &RunKey, by: Option<&str>) -> Result<(Launch, Duration), String> {
     let until = Instant::now() + PREPARE_LIMIT;
     loop {
         let system = shared.system.borrow().clone();
         let Some(job) = system.jobs.get(&key.0) else {
             return Err("the system file does not describe it any more".to_owned());
         };
-        match fill_in(shared, &system, job, key).await {
+        match fill_in(shared, &system, job, key, by).await {
             Ok(launch) => return Ok((launch, job.timeout)),
             Err(because) if Instant::now() > until => return Err(because),
             Err(_) => tokio::time::sleep(RETRY).await,
@@ -339,7 +315,31 @@ async fn prepare(shared: &Shared, key: &RunKey) -> Result<(Launch, Duration), St
     }
 }
 
-async fn fill_in(shared: &Shared, system: &System, job: &Job, key: &RunKey) -> Result<Launch, String> {
+/// The directory of the release that a run of a job starts from, if it names one.
+async fn unpacked(
+    shared: &Shared,
+    system: &System,
+    job: &Job,
+    name: &JobName,
+    by: Option<&str>,
+) -> Result<Option<String>, String> {
+    if !job.needs_release() {
+        return Ok(None);
+    }
+    let releases = shared.inputs.ask(|agent| agent.releases().value.clone()).await.unwrap_or_default();
+    let digest = before::artefact(&releases, system, name, by).ok_or("there is no release yet")?;
+    let directory = artefacts::directory(&shared.places, digest);
+    directory.map(Some).ok_or_else(|| format!("the artefact {} is not on this node yet", digest.short()))
+}
+
+async fn fill_in(
+    shared: &Shared,
+    system: &System,
+    job: &Job,
+    key: &RunKey,
+    by: Option<&str>,
+) -> Result<Launch, String> {
+    let unpacked = unpacked(shared, system, job, &key.0, by).await?;
     let known = route_places(shared, system).await?;
     let own = system.nodes.get(&shared.me).ok_or("this node is not in the system file")?;
     let cwd = shared.places.root.join("jobs").join(key.0.as_str());
@@ -349,7 +349,7 @@ async fn fill_in(shared: &Shared, system: &System, job: &Job, key: &RunKey) -> R
         port: 0,
         node: &shared.me,
         instance: &instance,
-        release: None,
+        release: unpacked.as_deref(),
         dir: &dir,
         routes: &known.places,
     };
@@ -445,7 +445,15 @@ pub(super) async fn ask_for(shared: &Shared, name: &JobName) -> Reply {
             "`mainstay resume` ends the pause",
         );
     }
-    match request(shared, name, "an operator", true).await {
+    let releases = shared.inputs.ask(|agent| agent.releases().value.clone()).await.unwrap_or_default();
+    let needs_release = system.jobs.get(name).is_some_and(Job::needs_release);
+    if needs_release && before::artefact(&releases, &system, name, None).is_none() {
+        return Reply::refused(
+            format!("{name} runs from a release, and there is none yet"),
+            "`mainstay release SERVICE --from ...` of the service that names the job runs it first",
+        );
+    }
+    match request(shared, name, OPERATOR, true).await {
         Ok(number) => Reply::JobRun(number),
         Err(reply) => *reply,
     }

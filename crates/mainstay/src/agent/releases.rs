@@ -131,6 +131,7 @@ fn ordered(
         bake_ms: order.bake_ms,
         ready_within_ms: order.ready_within_ms,
         sample: order.sample,
+        before: config.release.before.clone(),
         phase: Phase::Staging,
         because: "an operator asked for it".to_owned(),
     });
@@ -164,9 +165,12 @@ fn back(releases: &mut Releases, system: &System, name: &ServiceName, at_us: i64
     };
     let service: &mut Service = releases.get_mut(name).ok_or_else(nothing)?;
     if let Some(rollout) = &mut service.rollout {
+        let number = rollout.release.number;
+        let runs = rollout.before.as_ref().filter(|_| rollout.phase == Phase::Before);
+        let goes_on = runs.map(|job| format!("; a run of {job} that has begun goes on to its end"));
         rollout.phase = Phase::RollingBack;
         rollout.because = "an operator took it back".to_owned();
-        return Ok(format!("release {} of {name} is taken back", rollout.release.number));
+        return Ok(format!("release {number} of {name} is taken back{}", goes_on.unwrap_or_default()));
     }
     let previous = service.previous().cloned().ok_or_else(nothing)?;
     let (number, of) = (service.next_number(), previous.number);
@@ -176,6 +180,8 @@ fn back(releases: &mut Releases, system: &System, name: &ServiceName, at_us: i64
         bake_ms: BACK_BAKE_MS,
         ready_within_ms: BACK_READY_MS,
         sample: 100,
+        // What served before needs nothing: its run is long over.
+        before: None,
         phase: Phase::Staging,
         because: format!("an operator goes back to release {of}"),
     });

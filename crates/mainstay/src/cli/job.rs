@@ -153,6 +153,7 @@ async fn run_now(args: RunNow, output: Output) -> Result<Exit, CliError> {
         RunState::Succeeded(_) => Exit::Done,
         RunState::Failed { .. }
         | RunState::Unknown { .. }
+        | RunState::Withdrawn { .. }
         | RunState::Waiting
         | RunState::Given { .. }
         | RunState::Running { .. } => {
@@ -308,7 +309,9 @@ fn state(run: &Run) -> Cell {
     match &run.state {
         RunState::Succeeded(_) | RunState::Running { .. } | RunState::Given { .. } => text.into(),
         RunState::Waiting => Cell::new(Look::Warning, text),
-        RunState::Failed { .. } | RunState::Unknown { .. } => Cell::new(Look::Error, text),
+        RunState::Failed { .. } | RunState::Unknown { .. } | RunState::Withdrawn { .. } => {
+            Cell::new(Look::Error, text)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use mainstay::api::{ReleaseOrder, Request, hex};
 use model::ServiceName;
-use model::release::{Phase, Release, Service, Strategy};
+use model::release::{FailedRun, Past, Phase, Release, Rollout, Service, Strategy};
 use serde::Serialize;
 
 use super::columns::section;
@@ -35,7 +35,8 @@ const KNOWN_LIMIT: Duration = Duration::from_secs(10);
 /// The artefact is copied to every node before anything changes. New instances are started beside the old ones; an old one
 /// stops when every proxy has acknowledged that it gets no new requests, and none is left. A release whose instances do not
 /// become ready, end by themselves, fail more requests or answer much slower than the old ones is taken back by itself
-/// (exit code 1).
+/// (exit code 1). Where the file names a job in `release.before`, one run of it from the new release must succeed first,
+/// else nothing is begun.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
@@ -125,6 +126,8 @@ struct Report<'r> {
     release: &'r Release,
     serves: bool,
     because: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_run: Option<&'r FailedRun>,
     took_ms: u128,
 }
 
@@ -176,7 +179,7 @@ fn known(view: &View, service: &str) -> Result<ServiceName, CliError> {
     )))
 }
 
-fn rollout<'v>(view: &'v View, name: &ServiceName) -> Option<&'v model::release::Rollout> {
+fn rollout<'v>(view: &'v View, name: &ServiceName) -> Option<&'v Rollout> {
     view.overview.releases.get(name)?.rollout.as_ref()
 }
 
@@ -259,7 +262,7 @@ async fn watch(
     progress.until(connection, KNOWN_LIMIT, unknown).await?;
     // An agent that does not lead does not know what is waited for: then what the leader said last still holds.
     let (mut last, mut ending) = ((String::new(), None), None);
-    let missing = progress.until(connection, LIMIT, |view| {
+    let missing = progress.until(connection, limit(before, name), |view| {
         ending = view.overview.releases.get(name).and_then(|service| Ending::of(service, number));
         if ending.is_some() {
             return None;
@@ -274,31 +277,35 @@ async fn watch(
         Some(sentence(&last))
     });
     let missing = missing.await?;
-    let Some(Ending { release, serves, because }) = ending else {
+    let Some(ending) = ending else {
         let missing = missing.unwrap_or_default();
         return Err(CliError::with(Exit::Degraded, format!("release {number} is not over yet: {missing}"))
             .hint("it goes on; `mainstay release status` shows how far it is"));
     };
     let took_ms = progress.elapsed().as_millis();
     if json {
-        let because = because.as_str();
-        output.print_json(&Report { service: name, release: &release, serves, because, took_ms })?;
+        let Ending { release, serves, because, failed_run } = &ending;
+        let (serves, failed_run) = (*serves, failed_run.as_ref());
+        output.print_json(&Report { service: name, release, serves, because, failed_run, took_ms })?;
     }
-    match (serves, wanted) {
+    match (ending.serves, wanted) {
         (true, _) if !json => {
             output.print(&format!("release {number} of {name} serves (after {took_ms} ms)\n"))?
         }
         (false, false) if !json => {
             output.print(&format!("release {number} of {name} has been taken back\n"))?
         }
-        (false, true) => {
-            let message = format!("release {number} of {name} was taken back: {because}");
-            return Err(CliError::failed(message)
-                .hint(format!("`mainstay logs {name}` shows what its instances said")));
-        }
+        (false, true) => return Err(ending.error(name)),
         (true, _) | (false, false) => {}
     }
     Ok(Exit::Done)
+}
+
+/// How long a release is watched: the job that it needs may take its time.
+fn limit(view: &View, name: &ServiceName) -> Duration {
+    let before = view.system.services.get(name).and_then(|service| service.release.before.as_ref());
+    let job = before.and_then(|job| view.system.jobs.get(job));
+    LIMIT + job.map_or(Duration::ZERO, |job| job.timeout)
 }
 
 /// How a release ended.
@@ -308,6 +315,8 @@ struct Ending {
     /// Whether it took over; the next one may have followed since.
     serves: bool,
     because: String,
+    /// The run because of which it was not begun.
+    failed_run: Option<FailedRun>,
 }
 
 impl Ending {
@@ -315,10 +324,28 @@ impl Ending {
     fn of(service: &Service, number: u64) -> Option<Self> {
         if let Some(release) = service.current.as_ref().filter(|current| current.number == number) {
             let because = "every step went well".to_owned();
-            return Some(Self { release: release.clone(), serves: true, because });
+            return Some(Self { release: release.clone(), serves: true, because, failed_run: None });
         }
-        let past = service.history.iter().find(|past| past.release.number == number)?;
-        Some(Self { release: past.release.clone(), serves: past.served, because: past.because.clone() })
+        let past = service.history.iter().find(|past| past.release.number == number)?.clone();
+        let Past { release, served, because, failed_run } = past;
+        Some(Self { release, serves: served, because, failed_run })
+    }
+}
+
+impl Ending {
+    /// What a person is told who wanted it to serve.
+    fn error(&self, name: &ServiceName) -> CliError {
+        let (number, because) = (self.release.number, &self.because);
+        match &self.failed_run {
+            Some(run) => {
+                let lines: String = run.last_lines.iter().map(|line| format!("\n  | {line}")).collect();
+                let message = format!("release {number} of {name} was not begun: {because}{lines}");
+                CliError::failed(message)
+                    .hint(format!("`mainstay job logs {} {}` shows what it printed", run.job, run.number))
+            }
+            None => CliError::failed(format!("release {number} of {name} was taken back: {because}"))
+                .hint(format!("`mainstay logs {name}` shows what its instances said")),
+        }
     }
 }
 
@@ -339,11 +366,12 @@ fn sentence((place, waits): &(String, Option<String>)) -> String {
     }
 }
 
-fn place(rollout: &model::release::Rollout, view: &View, name: &ServiceName) -> String {
+fn place(rollout: &Rollout, view: &View, name: &ServiceName) -> String {
     let written = view.system.services.get(name).map_or(1, |service| service.instances);
     let all = decide::release::steps(&rollout.strategy, view.overview.upkeep.instances(name, written)).len();
     match &rollout.phase {
         Phase::Staging => "copying".to_owned(),
+        Phase::Before => "before it begins".to_owned(),
         Phase::Step(step) => format!("step {} of {all}", step + 1),
         Phase::RollingBack => "taking it back".to_owned(),
     }
@@ -354,15 +382,32 @@ fn status(view: &View, output: Output) -> String {
         let service = view.overview.releases.get(name).cloned().unwrap_or_default();
         let serves = service.current.as_ref().map_or("-".to_owned(), shown);
         let next = service.rollout.as_ref().map_or("-".to_owned(), |rollout| shown(&rollout.release));
-        vec![
-            name.as_str().into(),
-            serves.into(),
-            next.into(),
-            under_way(view, name).as_ref().map(sentence).unwrap_or_default().into(),
-        ]
+        let far = under_way(view, name).as_ref().map(sentence).or_else(|| not_serving(&service));
+        vec![name.as_str().into(), serves.into(), next.into(), far.unwrap_or_default().into()]
     };
     let rows: Vec<_> = view.system.services.keys().map(row).collect();
     section("Releases", &["service", "serves", "on its way", "how far"], &rows, output)
+}
+
+/// The releases that are on their way, for the status; nothing when there is none.
+pub(super) fn under_way_table(view: &View, output: Output) -> String {
+    let all = view.system.services.keys().filter_map(|name| Some((name, rollout(view, name)?)));
+    let row = |(name, rollout): (&ServiceName, &Rollout)| {
+        let far = under_way(view, name).as_ref().map(sentence).unwrap_or_default();
+        vec![name.as_str().into(), shown(&rollout.release).into(), far.into()]
+    };
+    let rows: Vec<_> = all.map(row).collect();
+    section("Releases", &["service", "on its way", "how far"], &rows, output)
+}
+
+/// What came of the newest release, where it does not serve and none is on its way.
+pub(super) fn not_serving(service: &Service) -> Option<String> {
+    let past = service.history.first().filter(|past| !past.served && service.rollout.is_none())?;
+    if service.current.as_ref().is_some_and(|current| current.number > past.release.number) {
+        return None;
+    }
+    let end = if past.failed_run.is_some() { "not begun" } else { "taken back" };
+    Some(format!("release {} was {end}: {}", past.release.number, past.because))
 }
 
 fn shown(release: &Release) -> String {
@@ -391,7 +436,11 @@ fn history(service: &Service, output: Output) -> String {
         rows.push(row(current, "serves".to_owned()));
     }
     for past in &service.history {
-        let end = if past.served { "served until " } else { "taken back: " };
+        let end = match (past.served, past.failed_run.is_some()) {
+            (true, _) => "served until ",
+            (false, true) => "not begun: ",
+            (false, false) => "taken back: ",
+        };
         rows.push(row(&past.release, format!("{end}{}", past.because)));
     }
     let mut out =
@@ -419,6 +468,7 @@ mod tests {
             release: release(number),
             served,
             because: "it is slow".to_owned(),
+            failed_run: None,
         };
         let service = Service {
             current: Some(release(4)),

@@ -80,7 +80,10 @@ fn now(view: &View, verdict: &Verdict, subject: &Subject) -> Vec<String> {
         }
         Subject::Route(name) => route(view, name),
         Subject::Service(name) if view.is_external(name) => externals(view, name),
-        Subject::Service(name) => view.instances(name).iter().map(instance).collect(),
+        Subject::Service(name) => {
+            let release = view.overview.releases.get(name).and_then(super::release::not_serving);
+            view.instances(name).iter().map(instance).chain(release).collect()
+        }
         Subject::Instance(name) => {
             let all = view.system.services.keys().flat_map(|service| view.instances(service));
             all.filter(|i| i.id == *name || i.id.split('@').next() == Some(name))

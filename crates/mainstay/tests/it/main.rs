@@ -2,6 +2,7 @@
 //! snapshot, so that a changed message is a visible difference.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+mod before;
 mod check;
 mod cli;
 mod external;

@@ -33,7 +33,7 @@ fn file(port: u16) -> String {
     )
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let begin = 20_000 + u16::try_from(std::process::id() % 9000).unwrap();
     (begin..32_000).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }
@@ -66,7 +66,7 @@ impl Drop for Down {
 }
 
 /// A release that runs the test's application with these flags.
-fn build(folder: &Path, name: &str, flags: &str) -> PathBuf {
+pub(super) fn build(folder: &Path, name: &str, flags: &str) -> PathBuf {
     let directory = folder.join(name);
     std::fs::create_dir_all(&directory).unwrap();
     let app = Path::new(env!("CARGO_BIN_EXE_mainstay")).with_file_name("examples").join("app");
@@ -82,14 +82,14 @@ fn build(folder: &Path, name: &str, flags: &str) -> PathBuf {
 }
 
 /// Clients that ask all the time.
-struct Load {
+pub(super) struct Load {
     ends: Arc<AtomicBool>,
     ok: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
-    fn begin(at: SocketAddr, page: &'static str) -> Self {
+    pub(super) fn begin(at: SocketAddr, page: &'static str) -> Self {
         let (ends, ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = |number: usize| {
             let (ends, ok) = (Arc::clone(&ends), Arc::clone(&ok));
@@ -100,7 +100,7 @@ impl Load {
     }
 
     /// How many were answered, and what happened to the others.
-    fn end(self) -> (u64, Vec<String>) {
+    pub(super) fn end(self) -> (u64, Vec<String>) {
         self.ends.store(true, Ordering::Relaxed);
         let failed = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         (self.ok.load(Ordering::Relaxed), failed)

@@ -70,6 +70,7 @@ codes! {
     UnknownNode "unknown-node" "A node that the file does not have.",
     UnknownService "unknown-service" "A service that the file does not have.",
     UnknownDatabase "unknown-database" "A database that the file does not have.",
+    UnknownJob "unknown-job" "A job that the file does not have.",
     UnknownRoute "unknown-route" "A route that the file does not have.",
     DuplicateAddress "duplicate-address" "Two nodes, or two lines of a node, have one address, or a list names one twice.",
     MixedFamilies "mixed-families" "A line carries IPv4 on one node and IPv6 on another.",

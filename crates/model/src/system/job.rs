@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::operations::{Schedule, ScheduleError};
 use super::service::Placement;
-use super::{duration, size};
+use super::{duration, placeholder, size};
 
 /// A program that runs to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,13 @@ pub struct Job {
     pub memory: Option<u64>,
     /// The operating system user it runs as when the agent is root; `None`: the agent's own user, or `nobody` for root.
     pub user: Option<String>,
+}
+
+impl Job {
+    /// Whether its command or environment names `{release}`: then it runs from a release of the service that names it.
+    pub fn needs_release(&self) -> bool {
+        self.command.iter().chain(self.env.values()).any(|text| placeholder::uses_release(text))
+    }
 }
 
 /// When a job is due, in UTC; written `every 5m`, `hourly`, `daily 03:00`, `weekly sunday 03:00`.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::carriage::is_default;
 use super::traffic::Traffic;
 use super::{Protocol, duration, placeholder, size};
-use crate::{DatabaseName, NodeName, ServiceName, SiteName};
+use crate::{DatabaseName, JobName, NodeName, ServiceName, SiteName};
 
 /// A stateless application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub struct Service {
     /// Each TCP connection begins with a PROXY header that names the client.
     #[serde(default, skip_serializing_if = "is_default")]
     pub send_proxy_protocol: bool,
+    /// What its releases need.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub release: Releasing,
+}
+
+/// What the releases of a service need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Releasing {
+    /// The job of which one run, from the new release, must succeed before anything changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<JobName>,
 }
 
 /// An address at which somebody else runs a service.

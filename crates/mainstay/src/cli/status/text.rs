@@ -31,6 +31,7 @@ pub(crate) fn text(view: &View, verdict: &Verdict, output: Output) -> String {
     out += &section("Programs", &["node", "version", "SHA-256", "proxy"], &programs::rows(view), output);
     let services: Vec<_> = view.system.services.keys().flat_map(|name| instances(view, name)).collect();
     out += &section("Services", &["service", "instance", "address", "state"], &services, output);
+    out += &crate::cli::release::under_way_table(view, output);
     out += &section("Routes", &["route", "listens on", "leads to"], &routes::rows(view), output);
     out
 }

@@ -133,6 +133,7 @@ impl Comparison<'_> {
             ["protocol" | "send_proxy_protocol"] => {
                 says(Impact::None, "proxies speak so to its instances from the next connection on")
             }
+            ["release", ..] => says(Impact::None, "it holds for the next release"),
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
             ["command" | "ports" | "user" | "env" | "memory", ..] => says(
                 Impact::Rolling,

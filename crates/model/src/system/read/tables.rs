@@ -220,6 +220,19 @@ table! {
         /// `database:NAME` (it takes writes). What runs already is not stopped, and a crashed instance does not wait again.
         #[schemars(extend("default" = [], "examples" = [["cache", "database:orders"]]))]
         after: Vec<At<String>>,
+        /// What its releases need.
+        release: ReleaseTable,
+    }
+}
+
+table! {
+    /// What the releases of a service need. Only for services whose command or environment names `{release}`.
+    ReleaseTable {
+        /// A job, such as a migration. One run of it, from the new release, must succeed before anything else of the release
+        /// happens; if it fails or takes longer than its `timeout`, the release is not begun. Going back to an earlier
+        /// release runs none.
+        #[schemars(extend("examples" = ["migrate"]))]
+        before: String,
     }
 }
 
@@ -263,7 +276,8 @@ table! {
     #[schemars(extend("required" = ["command"]))]
     JobTable {
         /// Program and arguments, with placeholders (all but `{port}`). A relative path is taken from the directory of this
-        /// file. It ends with 0 when it has succeeded.
+        /// file. It ends with 0 when it has succeeded. `{release}` is the release for which it runs (a service names the job
+        /// in `release.before`), else the one that serves.
         #[schemars(extend("examples" = [["./shop", "migrate", "{route.orders-rw.dsn}"]]))]
         command: Vec<At<String>>,
         /// When it is due, in UTC: `every 5m`, `hourly`, `daily HH:MM` or `weekly DAY HH:MM`. Without it only

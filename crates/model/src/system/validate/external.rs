@@ -8,7 +8,7 @@ use super::super::problem::Code;
 use super::super::read::tables::ServiceTable;
 use super::super::read::{At, Named};
 use super::super::{
-    ExternalAddress, Listen, Placement, PortRange, Probe, Protocol, RouteTarget, Service, System,
+    ExternalAddress, Listen, Placement, PortRange, Probe, Protocol, Releasing, RouteTarget, Service, System,
 };
 use super::Check;
 use crate::SiteName;
@@ -42,6 +42,7 @@ impl Check<'_, '_> {
             after: vec![],
             protocol: table.protocol.given().map_or(Protocol::Http, |at| at.value.0),
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
+            release: Releasing::default(),
         };
         self.check_proxy_protocol(name, table, &service);
         service
@@ -119,6 +120,7 @@ impl Check<'_, '_> {
             ("ready", table.ready.span()),
             ("memory", table.memory.span()),
             ("after", table.after.span()),
+            ("release", table.release.span()),
             ("health.command", health.and_then(|health| health.command.span())),
             ("health.restart_after", health.and_then(|health| health.restart_after.span())),
             ("traffic.weights", traffic.and_then(|traffic| traffic.weights.span())),

@@ -1,6 +1,7 @@
 //! Jobs.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::super::placeholder;
@@ -46,7 +47,7 @@ impl Check<'_, '_> {
             nodes: &table.nodes,
             is_readable: entry.body.is_some(),
         };
-        Job {
+        let job = Job {
             command: self.command(&table.command, &path("command")),
             env: self.env(&path("env"), &table.env),
             placement: self.placement(&runner, system),
@@ -55,7 +56,9 @@ impl Check<'_, '_> {
             repeat_if_unknown: table.repeat_if_unknown.given().is_some_and(|at| at.value),
             memory: self.memory(&table.memory, &path("memory")),
             user: table.user.given().map(|at| at.value.clone()),
-        }
+        };
+        self.check_release_of(name, table, &job, system);
+        job
     }
 
     fn timeout(&mut self, table: &JobTable, path: &str) -> Duration {
@@ -65,15 +68,19 @@ impl Check<'_, '_> {
 
     /// Nobody connects to a job, so it gets no port.
     fn no_port(&mut self, name: &str, table: &JobTable) {
-        let words = table.command.given().into_iter().flat_map(|at| &at.value);
-        let words = words.map(|word| (word.value.as_str(), word.span.clone()));
-        let env = table.env.given().into_iter().flat_map(|section| &section.value.0);
-        let env = env.filter_map(|entry| Some((entry.body.as_deref()?, entry.value_span.clone())));
-        let with_port: Vec<_> = words.chain(env).filter(|(text, _)| placeholder::uses_port(text)).collect();
-        for (_, span) in with_port {
+        for span in texts_with(table, placeholder::uses_port) {
             self.error(Code::UnknownPlaceholder, &span, format!("the job `{name}` has no `{{port}}`"))
                 .why("nothing is routed to a job, so it gets no port")
                 .hint("a program that clients connect to is a service");
         }
     }
+}
+
+/// Where the texts of a job stand of which `holds` is true.
+pub(super) fn texts_with(table: &JobTable, holds: fn(&str) -> bool) -> Vec<Range<usize>> {
+    let words = table.command.given().into_iter().flat_map(|at| &at.value);
+    let words = words.map(|word| (word.value.as_str(), word.span.clone()));
+    let env = table.env.given().into_iter().flat_map(|section| &section.value.0);
+    let env = env.filter_map(|entry| Some((entry.body.as_deref()?, entry.value_span.clone())));
+    words.chain(env).filter(|(text, _)| holds(text)).map(|(_, span)| span).collect()
 }

@@ -13,6 +13,7 @@ mod objectives;
 mod operations;
 mod parameters;
 mod ports;
+mod release;
 mod routes;
 mod services;
 mod spread;

@@ -68,7 +68,9 @@ impl Check<'_, '_> {
             after: self.after(name, table),
             protocol: table.protocol.given().map_or(Protocol::Http, |at| at.value.0),
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
+            release: self.releasing(table),
         };
+        self.check_releasing(name, table, &service);
         self.check_proxy_protocol(name, table, &service);
         if let Some(at) = table.user.given() {
             self.check_user("user", at);
