@@ -12,6 +12,7 @@ pub mod patience;
 pub mod placement;
 pub mod release;
 pub mod route;
+pub mod scale;
 pub mod silence;
 pub mod start_order;
 pub mod story;

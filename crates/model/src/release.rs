@@ -105,6 +105,9 @@ pub struct Rollout {
     pub ready_within_ms: u64,
     /// How many requests of each release are compared at least, where there are so many.
     pub sample: u64,
+    /// How many instances the service has all the while, where their number follows the load otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
     /// The job of which one run must succeed before anything changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<JobName>,
@@ -235,6 +238,7 @@ mod tests {
             bake_ms: 0,
             ready_within_ms: 0,
             sample: 0,
+            instances: None,
             before: None,
             phase: Phase::Staging,
             because: "slow".to_owned(),

@@ -11,7 +11,7 @@ use crate::leadership::TimelineOrigin;
 use crate::postgres::{Lsn, Timeline, WalPosition};
 use crate::release::Digest;
 use crate::routes::{InstanceEndpoint, Tally};
-use crate::{DatabaseName, NodeName};
+use crate::{DatabaseName, NodeName, ServiceName};
 
 /// Everything one agent tells the others about its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,10 @@ pub struct NodeStatus {
     /// What its proxy counted at the instances of services that are being released.
     #[serde(default)]
     pub traffic: BTreeMap<String, Tally>,
+    /// What its proxy has under way at services whose number of instances follows the load, in thousandths of a request: the
+    /// average of the last seconds.
+    #[serde(default)]
+    pub load: BTreeMap<ServiceName, u64>,
     /// The program that its agent runs.
     #[serde(default)]
     pub program: ProgramNote,
@@ -112,6 +116,7 @@ impl NodeStatus {
             services: ServicesState::default(),
             routed: 0,
             carrying: BTreeSet::new(),
+            load: BTreeMap::new(),
             artefacts: BTreeSet::new(),
             traffic: BTreeMap::new(),
             program: ProgramNote::default(),

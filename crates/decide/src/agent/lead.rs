@@ -41,6 +41,7 @@ impl Agent {
             self.lead_database(&name, commands);
         }
         self.vacate(commands);
+        self.scale();
         self.release(commands);
         self.place(commands);
         self.lead_from_elsewhere(commands);

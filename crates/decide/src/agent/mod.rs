@@ -11,6 +11,7 @@ mod member;
 mod peers;
 mod releases;
 mod routes;
+mod scaling;
 mod status;
 mod upkeep;
 
@@ -28,6 +29,7 @@ use model::upkeep::Upkeep;
 use model::{DatabaseName, JobName, LineName, NodeName, ServiceName};
 
 pub use commands::{Command, Durable, Input, Outcome, Store, Value};
+pub use scaling::Scaled;
 pub use status::{MemberSummary, NodeSummary, Overview};
 
 use crate::leadership::Memory;
@@ -71,6 +73,10 @@ pub struct Agent {
     releases: Stored<Releases>,
     /// What the leader has seen of rollouts.
     watches: BTreeMap<ServiceName, releases::Watch>,
+    /// What this node's proxy has under way at services that are scaled by it.
+    gauges: BTreeMap<ServiceName, scaling::Gauge>,
+    /// How many instances such services need, while this agent leads.
+    scalings: BTreeMap<ServiceName, scaling::Scaling>,
     /// What is agreed on about each job.
     runs: BTreeMap<JobName, JobRecord>,
     /// The artefacts that lie unpacked on this node.
@@ -136,6 +142,8 @@ impl Agent {
             routed: upkeep::Routed::default(),
             releases: Stored { revision: 0, value: Releases::new() },
             watches: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+            scalings: BTreeMap::new(),
             runs: BTreeMap::new(),
             artefacts: BTreeSet::new(),
             program: ProgramNote::default(),
@@ -268,7 +276,10 @@ impl Agent {
             Input::Releases(releases) => self.new_releases(releases, commands),
             Input::Runs(runs) => self.runs = runs,
             Input::Artefacts(artefacts) => self.artefacts = artefacts,
-            Input::Counted(report) => self.counted(&report),
+            Input::Counted(report) => {
+                self.counted(&report);
+                self.note_load(&report);
+            }
             Input::Paused(reason) => self.pause(reason),
             Input::System { system, generation } => self.new_system(system, generation, commands),
             Input::Committed { store, revision } => {
@@ -304,6 +315,7 @@ impl Agent {
                 self.memory.clear();
                 self.leaving_since.clear();
                 self.watches.clear();
+                self.scalings.clear();
                 self.lead_rests_until = self.now + lead::LEAD_REST;
                 self.said.info("system", &self.me, "leads", "elected by a majority of the voters");
             }

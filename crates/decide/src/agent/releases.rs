@@ -182,7 +182,7 @@ impl Agent {
         nodes.filter(|node| !has(node)).cloned().collect()
     }
 
-    fn heard_status(&self, node: &NodeName) -> Option<&NodeStatus> {
+    pub(super) fn heard_status(&self, node: &NodeName) -> Option<&NodeStatus> {
         let peer = self.peers.get(node).filter(|peer| peer.silence(self.now).is_none())?;
         peer.status.as_ref()
     }
@@ -236,12 +236,6 @@ impl Agent {
         };
         let all = self.routed.tallies.iter().filter(|(id, _)| is_watched(id));
         all.map(|(id, tally)| (id.clone(), tally.clone())).collect()
-    }
-
-    /// How many instances of a service shall run.
-    pub(super) fn instances_of(&self, name: &ServiceName) -> u32 {
-        let written = self.system.services.get(name).map_or(0, |service| service.instances);
-        self.upkeep.instances(name, written)
     }
 
     /// What shall run of a service; `None` while it waits for its first release.

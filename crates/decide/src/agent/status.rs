@@ -7,10 +7,10 @@ use model::release::Releases;
 use model::routes::{InstanceEndpoint, ProxyReport, RouteTable};
 use model::status::{MemberStatus, NodeStatus, PeerMessage, ProgramNote, ServicesState, Silence};
 use model::upkeep::Upkeep;
-use model::{DatabaseName, LineName, NodeName, SystemName};
+use model::{DatabaseName, LineName, NodeName, ServiceName, SystemName};
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, Command};
+use super::{Agent, Command, Scaled};
 
 /// Everything one agent knows about the system: the answer to `mainstay status --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Overview {
     /// The releases of services.
     #[serde(default)]
     pub releases: Releases,
+    /// How services are scaled by their load; the node that leads knows it.
+    #[serde(default)]
+    pub scaled: BTreeMap<ServiceName, Scaled>,
     /// The sentence that holds now for each question that was decided on the answering node.
     pub because: BTreeMap<String, String>,
 }
@@ -85,6 +88,7 @@ pub struct MemberSummary {
 impl Agent {
     /// Tells all peers when the own status has changed.
     pub(super) fn publish_status(&mut self, commands: &mut Vec<Command>) {
+        let load = self.told_load();
         let next = NodeStatus {
             node: self.me.clone(),
             incarnation: self.incarnation,
@@ -101,6 +105,7 @@ impl Agent {
             carrying: self.carrying(),
             artefacts: self.artefacts.clone(),
             traffic: self.traffic(),
+            load,
             program: self.program.clone(),
         };
         if next != self.status {
@@ -135,6 +140,7 @@ impl Agent {
             traffic: ProxyReport::default(),
             upkeep: self.upkeep.clone(),
             releases: self.releases.value.clone(),
+            scaled: self.scaled(),
             because: self.sentences().map(|(subject, text)| (subject.to_owned(), text.to_owned())).collect(),
         }
     }

@@ -15,6 +15,7 @@ fn service(strategy: Strategy, phase: Phase) -> Service {
         bake_ms: 6_000,
         ready_within_ms: 30_000,
         sample: 100,
+        instances: None,
         before: None,
         phase,
         because: String::new(),

@@ -1,5 +1,7 @@
 //! What operators ask of releases: checked against what is known, then agreed on. The leader carries it through.
 
+use std::collections::BTreeMap;
+
 use coordination::{JsonCoordinator, Revision, TxnOutcome};
 use decide::release::steps;
 use model::ServiceName;
@@ -38,7 +40,7 @@ pub(super) async fn begin(shared: &Shared, service: &ServiceName, order: &Releas
 pub(super) async fn roll_back(shared: &Shared, service: &ServiceName) -> Reply {
     let system = shared.system.borrow().clone();
     let (service, at_us) = (service.clone(), effects::clock::wall_us());
-    changed(shared, move |releases, _| back(releases, &system, &service, at_us)).await
+    changed(shared, move |releases, instances| back(releases, &system, &service, at_us, instances)).await
 }
 
 type Change = Result<String, Refused>;
@@ -47,8 +49,11 @@ async fn changed(
     shared: &Shared,
     change: impl Fn(&mut Releases, &dyn Fn(&ServiceName, u32) -> u32) -> Change,
 ) -> Reply {
-    let upkeep = shared.inputs.ask(|agent| agent.upkeep().clone()).await.unwrap_or_default();
-    let instances = |service: &ServiceName, written| upkeep.instances(service, written);
+    let now = |agent: &decide::agent::Agent| -> BTreeMap<ServiceName, u32> {
+        agent.system().services.keys().map(|name| (name.clone(), agent.instances_of(name))).collect()
+    };
+    let counts = shared.inputs.ask(now).await.unwrap_or_default();
+    let instances = |service: &ServiceName, written| counts.get(service).copied().unwrap_or(written);
     for _ in 0..TRIES {
         let stored = shared.store.coordinator.get_json::<Releases>(RELEASES, WITHIN).await;
         let (mut releases, revision) = match stored {
@@ -121,7 +126,8 @@ fn ordered(
             format!("`mainstay restart {name}` starts its instances anew"),
         ));
     }
-    has_room(config, system, name, order, instances(name, config.instances))?;
+    let count = instances(name, config.instances);
+    has_room(config, system, name, order, count)?;
     let number = service.next_number();
     let release =
         Release { number, digest: order.digest.clone(), size: order.size, from: order.from.clone(), at_us };
@@ -131,6 +137,7 @@ fn ordered(
         bake_ms: order.bake_ms,
         ready_within_ms: order.ready_within_ms,
         sample: order.sample,
+        instances: config.scale.as_ref().map(|_| count),
         before: config.release.before.clone(),
         phase: Phase::Staging,
         because: "an operator asked for it".to_owned(),
@@ -158,8 +165,14 @@ fn has_room(
     ))
 }
 
-fn back(releases: &mut Releases, system: &System, name: &ServiceName, at_us: i64) -> Change {
-    known(system, name)?;
+fn back(
+    releases: &mut Releases,
+    system: &System,
+    name: &ServiceName,
+    at_us: i64,
+    instances: &dyn Fn(&ServiceName, u32) -> u32,
+) -> Change {
+    let config = known(system, name)?;
     let nothing = || {
         refused(format!("{name} has no release to go back to"), format!("mainstay release history {name}"))
     };
@@ -180,6 +193,7 @@ fn back(releases: &mut Releases, system: &System, name: &ServiceName, at_us: i64
         bake_ms: BACK_BAKE_MS,
         ready_within_ms: BACK_READY_MS,
         sample: 100,
+        instances: config.scale.as_ref().map(|_| instances(name, config.instances)),
         // What served before needs nothing: its run is long over.
         before: None,
         phase: Phase::Staging,
@@ -246,8 +260,9 @@ mod tests {
     fn going_back_takes_back_what_is_on_its_way_or_returns_to_the_one_before() {
         let mut releases = Releases::new();
         let system = system("{release}/web");
-        let go_back =
-            |releases: &mut Releases| back(releases, &system, &"web".into(), 2).map_err(|r| r.because);
+        let go_back = |releases: &mut Releases| {
+            back(releases, &system, &"web".into(), 2, &|_, written| written).map_err(|r| r.because)
+        };
         assert!(go_back(&mut releases).is_err());
         asked(&mut releases, &order(1, Strategy::Rolling)).unwrap();
         assert_eq!(go_back(&mut releases).unwrap(), "release 1 of web is taken back");

@@ -121,9 +121,14 @@ fn scale(
             format!("change `services.{service}.addresses` in the system file"),
         ));
     }
-    let Some(wanted) = instances.filter(|wanted| *wanted != config.instances) else {
+    // Where the number follows the load, the file's own is an order too.
+    let Some(wanted) = instances.filter(|wanted| *wanted != config.instances || config.scale.is_some())
+    else {
         upkeep.scaled.remove(service);
         let count = config.instances;
+        if let Some(scale) = &config.scale {
+            return Ok(format!("{service} follows its load again, in {count} to {} instances", scale.max));
+        }
         return Ok(format!("{service} runs in {count} instances, as the file says"));
     };
     if wanted == 0 {
@@ -140,6 +145,9 @@ fn scale(
         ));
     }
     upkeep.scaled.insert(service.clone(), wanted);
+    if config.scale.is_some() {
+        return Ok(format!("{service} runs in {wanted} instances, whatever its load"));
+    }
     Ok(format!("{service} runs in {wanted} instances instead of the file's {}", config.instances))
 }
 

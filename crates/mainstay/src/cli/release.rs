@@ -367,8 +367,7 @@ fn sentence((place, waits): &(String, Option<String>)) -> String {
 }
 
 fn place(rollout: &Rollout, view: &View, name: &ServiceName) -> String {
-    let written = view.system.services.get(name).map_or(1, |service| service.instances);
-    let all = decide::release::steps(&rollout.strategy, view.overview.upkeep.instances(name, written)).len();
+    let all = decide::release::steps(&rollout.strategy, view.wanted(name)).len();
     match &rollout.phase {
         Phase::Staging => "copying".to_owned(),
         Phase::Before => "before it begins".to_owned(),

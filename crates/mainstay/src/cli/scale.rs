@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// How many instances
     #[arg(value_name = "INSTANCES", required_unless_present = "undo", conflicts_with = "undo")]
     instances: Option<u32>,
-    /// As many as the file says
+    /// As many as the file says, or as the load needs where the file wants that
     #[arg(long)]
     undo: bool,
     /// Print the result as JSON
@@ -54,12 +54,12 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<Exit, CliError> {
     let service = ServiceName::new(args.service);
     let change = UpkeepChange::Scale { service: service.clone(), instances: args.instances };
     let (mut connection, mut progress) = drain::asked(&args.target, change, output).await?;
-    let wanted = |view: &View| match (args.instances, view.system.services.get(&service)) {
-        (Some(wanted), _) => wanted,
-        (None, config) => config.map_or(0, |config| config.instances),
-    };
+    let wanted = |view: &View| args.instances.unwrap_or_else(|| view.wanted(&service));
     let mut count = 0;
     let missing = progress.until(&mut connection, READY_LIMIT, |view| {
+        if args.undo && view.overview.upkeep.scaled.contains_key(&service) {
+            return Some(format!("waiting for {}", view.overview.node));
+        }
         count = usize::try_from(wanted(view)).unwrap_or(usize::MAX);
         missing(view, &service, count)
     });

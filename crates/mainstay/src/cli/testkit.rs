@@ -56,6 +56,7 @@ pub(crate) fn healthy(system: &System, me: &str) -> Overview {
         traffic: model::routes::ProxyReport::default(),
         upkeep: Default::default(),
         releases: Default::default(),
+        scaled: Default::default(),
         because,
     };
     overview.routes = table(system, &overview);

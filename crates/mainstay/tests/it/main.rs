@@ -11,6 +11,7 @@ mod jobs;
 mod joining;
 mod parameters;
 mod releases;
+mod scaling;
 mod system;
 
 use std::path::{Path, PathBuf};

@@ -43,7 +43,7 @@ pub use placeholder::{RoutePlace, Surroundings, expand};
 pub use problem::{Code, Hint, Invalid, Label, Problem};
 pub use route::{Listen, Role, Route, RouteTarget};
 pub use schema::schema;
-pub use service::{After, ExternalAddress, Health, Placement, PortRange, Probe, Releasing, Service};
+pub use service::{After, ExternalAddress, Health, Placement, PortRange, Probe, Releasing, Scale, Service};
 pub use validate::{acknowledges_early, needs_restart, owned_parameter};
 
 use crate::{DatabaseName, JobName, NodeName, RouteName, ServiceName, SiteName, SystemName};

@@ -56,6 +56,21 @@ pub struct Service {
     /// What its releases need.
     #[serde(default, skip_serializing_if = "is_default")]
     pub release: Releasing,
+    /// How the number of its instances follows the load; then `instances` is the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+}
+
+/// How the number of instances follows the load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// The most instances, more than the least.
+    pub max: u32,
+    /// How many requests one instance is to have under way at most, on average.
+    pub requests: u32,
+    /// For how long fewer instances must have been enough before one ends.
+    #[serde(with = "duration")]
+    pub cool_down: Duration,
 }
 
 /// What the releases of a service need.
@@ -186,6 +201,11 @@ impl Service {
     /// Whether others run it, so that it is only routed to and asked.
     pub fn is_external(&self) -> bool {
         !self.addresses.is_empty()
+    }
+
+    /// The most instances that the file lets run.
+    pub fn most_instances(&self) -> u32 {
+        self.scale.as_ref().map_or(self.instances, |scale| scale.max)
     }
 
     /// Whether its command or environment names `{release}`, so that nothing can run before the first one.

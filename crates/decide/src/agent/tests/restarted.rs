@@ -66,6 +66,7 @@ fn status_of(node: &str, incarnation: u64, member: MemberStatus) -> Input {
         drained: BTreeMap::new(),
         routed: 0,
         carrying: BTreeSet::new(),
+        load: BTreeMap::new(),
         artefacts: BTreeSet::new(),
         program: Default::default(),
         traffic: BTreeMap::new(),

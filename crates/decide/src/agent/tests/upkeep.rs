@@ -123,6 +123,7 @@ fn a_plan_hides_what_is_not_to_serve_and_expels_what_is_taken_back() {
             bake_ms: 0,
             ready_within_ms: 0,
             sample: 0,
+            instances: None,
             before: None,
             phase,
             because: String::new(),

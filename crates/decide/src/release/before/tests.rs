@@ -110,6 +110,7 @@ fn a_run_starts_from_the_release_that_needs_it_and_else_from_the_one_that_serves
         bake_ms: 0,
         ready_within_ms: 0,
         sample: 0,
+        instances: None,
         before: Some("migrate".into()),
         phase: Phase::Before,
         because: String::new(),

@@ -3,6 +3,7 @@
 mod members;
 mod programs;
 mod routes;
+mod scaling;
 
 use std::fmt::Write;
 
@@ -31,6 +32,8 @@ pub(crate) fn text(view: &View, verdict: &Verdict, output: Output) -> String {
     out += &section("Programs", &["node", "version", "SHA-256", "proxy"], &programs::rows(view), output);
     let services: Vec<_> = view.system.services.keys().flat_map(|name| instances(view, name)).collect();
     out += &section("Services", &["service", "instance", "address", "state"], &services, output);
+    let heads = ["service", "wanted", "placed", "in the file", "why"];
+    out += &section("Scaling", &heads, &scaling::rows(view), output);
     out += &crate::cli::release::under_way_table(view, output);
     out += &section("Routes", &["route", "listens on", "leads to"], &routes::rows(view), output);
     out

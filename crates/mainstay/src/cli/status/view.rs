@@ -49,6 +49,9 @@ impl View {
         for (node, answer) in answers.iter().filter(|(node, _)| **node != best) {
             take_over(&mut overview, node, answer);
         }
+        if let Some(answer) = leader.as_ref().and_then(|leader| answers.get(leader)) {
+            overview.scaled.clone_from(&answer.scaled);
+        }
         let seen = |(node, answer): (&NodeName, &Overview)| (node.clone(), answer.traffic.clone());
         let traffic = answers.iter().map(seen).collect();
         let tables = answers.into_iter().map(|(node, answer)| (node, answer.routes)).collect();
@@ -208,6 +211,18 @@ impl View {
         let mut all: Vec<InstanceEndpoint> = all.collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
+    }
+
+    /// How many instances of a service shall run: by an operator's word, by its release, by its load, or by the file.
+    pub(crate) fn wanted(&self, service: &ServiceName) -> u32 {
+        let written = self.system.services.get(service).map_or(0, |config| config.instances);
+        if self.overview.upkeep.scaled.contains_key(service) {
+            return self.overview.upkeep.instances(service, written);
+        }
+        let rollout = self.overview.releases.get(service).and_then(|service| service.rollout.as_ref());
+        let agreed = rollout.and_then(|rollout| rollout.instances);
+        let by_load = self.overview.scaled.get(service).map(|scaled| scaled.wanted);
+        agreed.or(by_load).unwrap_or(written)
     }
 
     /// What the supervisor of an instance says of it, on a node that is heard.

@@ -133,6 +133,10 @@ impl Comparison<'_> {
             ["protocol" | "send_proxy_protocol"] => {
                 says(Impact::None, "proxies speak so to its instances from the next connection on")
             }
+            ["scale"] if new.scale.is_none() => {
+                says(Impact::None, "the load changes their number no more: as many run as `instances` says")
+            }
+            ["scale", ..] => says(Impact::None, "their number follows the load by it from now on"),
             ["release", ..] => says(Impact::None, "it holds for the next release"),
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
             ["command" | "ports" | "user" | "env" | "memory", ..] => says(

@@ -222,6 +222,26 @@ table! {
         after: Vec<At<String>>,
         /// What its releases need.
         release: ReleaseTable,
+        /// Let the number of instances follow the load. Then `instances` is the least.
+        scale: ScaleTable,
+    }
+}
+
+table! {
+    /// How the number of a service's instances follows its load, which is what all proxies have under way at them. More
+    /// start within seconds, at most twice as many at a time; fewer run when that has been enough for the whole of
+    /// `cool_down`, with a fifth to spare, at least half as many at a time. `mainstay scale` overrides it until `--undo`.
+    #[schemars(extend("required" = ["max", "requests"]))]
+    ScaleTable {
+        /// The most instances. `instances` is the least.
+        #[schemars(extend("minimum" = 2, "maximum" = 1000, "examples" = [6]))]
+        max: Number,
+        /// How many requests (of `protocol = "tcp"`, connections) one instance is to have under way at most, on average.
+        #[schemars(extend("minimum" = 1, "maximum" = 1_000_000, "examples" = [40]))]
+        requests: Number,
+        /// For how long fewer instances must have been enough before one ends. At least 1 s.
+        #[schemars(extend("default" = "1m"))]
+        cool_down: HumanDuration,
     }
 }
 

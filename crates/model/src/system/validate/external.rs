@@ -43,6 +43,7 @@ impl Check<'_, '_> {
             protocol: table.protocol.given().map_or(Protocol::Http, |at| at.value.0),
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
             release: Releasing::default(),
+            scale: None,
         };
         self.check_proxy_protocol(name, table, &service);
         service
@@ -121,6 +122,7 @@ impl Check<'_, '_> {
             ("memory", table.memory.span()),
             ("after", table.after.span()),
             ("release", table.release.span()),
+            ("scale", table.scale.span()),
             ("health.command", health.and_then(|health| health.command.span())),
             ("health.restart_after", health.and_then(|health| health.restart_after.span())),
             ("traffic.weights", traffic.and_then(|traffic| traffic.weights.span())),

@@ -15,6 +15,7 @@ mod parameters;
 mod ports;
 mod release;
 mod routes;
+mod scale;
 mod services;
 mod spread;
 mod supervision;
@@ -71,6 +72,7 @@ pub(super) fn validate(
     system.jobs = check.jobs(&system);
     system.routes = check.routes(&system);
     check.check_loops(&system);
+    check.check_scaling(&system);
     check.choose_ports(&mut system);
     check.check_ports(&system);
     system.objectives = check.objectives(&system);

@@ -91,7 +91,7 @@ impl Check<'_, '_> {
         let mut without = vec![];
         let lacks = |service: &Service| service.ports.first == 0 && !service.is_external();
         for (name, service) in system.services.iter_mut().filter(|(_, service)| lacks(service)) {
-            match taken.take_first(blocks(service.instances)) {
+            match taken.take_first(blocks(service.most_instances())) {
                 Some(range) => service.ports = range,
                 None => without.push(name.clone()),
             }
@@ -111,7 +111,7 @@ impl Check<'_, '_> {
         let lacks = |service: &Service| service.ports.first == 0 && !service.is_external();
         for (name, service) in system.services.iter_mut().filter(|(_, service)| lacks(service)) {
             let before =
-                running.services.get(name).map(|s| s.ports).filter(|p| p.count() >= service.instances);
+                running.services.get(name).map(|s| s.ports).filter(|p| p.count() >= service.most_instances());
             if let Some(range) = taken.take_first(before.into_iter()) {
                 service.ports = range;
             }

@@ -52,13 +52,15 @@ impl Check<'_, '_> {
             nodes: &table.nodes,
             is_readable: entry.body.is_some(),
         };
+        let scale = self.scale(name, table, instances);
+        let most = scale.as_ref().map_or(instances, |scale| scale.max);
         let service = Service {
             health: self.health(name, table, &command, &env),
             command,
             addresses: vec![],
             instances,
             placement: self.placement(&runner, system),
-            ports: self.pool(table, instances),
+            ports: self.pool(table, most),
             env,
             stop_grace: duration_or(&table.stop_grace, Duration::from_secs(10)),
             user: table.user.given().map(|at| at.value.clone()),
@@ -69,6 +71,7 @@ impl Check<'_, '_> {
             protocol: table.protocol.given().map_or(Protocol::Http, |at| at.value.0),
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
             release: self.releasing(table),
+            scale,
         };
         self.check_releasing(name, table, &service);
         self.check_proxy_protocol(name, table, &service);

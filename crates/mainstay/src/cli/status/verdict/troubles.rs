@@ -80,8 +80,7 @@ fn service(view: &View, name: &model::ServiceName) -> Option<Trouble> {
     if view.is_external(name) {
         return super::external::trouble_of(view, name);
     }
-    let written = view.system.services.get(name)?.instances;
-    let wanted = usize::try_from(view.overview.upkeep.instances(name, written)).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(view.wanted(name)).unwrap_or(usize::MAX);
     let ready = view.ready(name).len();
     let level = match ready {
         0 => Level::Down,
