@@ -253,9 +253,23 @@ pub struct RouteReport {
     /// What the route lacks although it serves: a file that cannot be used, with the reason.
     #[serde(default)]
     pub troubles: Vec<String>,
+    /// The certificate that it shows, if it has one that can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateReport>,
     /// What a service's instances did with the requests they were given.
     #[serde(default)]
     pub instances: Vec<InstanceReport>,
+}
+
+/// What a certificate says of itself. Times are in seconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// When it begins to count.
+    pub begins: i64,
+    /// When it ends.
+    pub ends: i64,
+    /// The names and addresses that it is for, in lower case; `*.` stands for one label.
+    pub names: Vec<String>,
 }
 
 /// What one instance did with the requests that one proxy gave it.

@@ -110,6 +110,7 @@ impl DatabaseRoute {
             ejected: Vec::new(),
             panic: false,
             troubles: Vec::new(),
+            certificate: None,
             instances: Vec::new(),
         }
     }

@@ -13,6 +13,7 @@ mod attempt;
 mod carried;
 mod entrance;
 mod errand;
+mod furnishing;
 mod guarded;
 mod line;
 mod probe;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{HeaderMap, HeaderValue};
 use model::routes::{InstanceRouteState, RouteReport, ServiceTarget, Trial};
@@ -19,15 +18,14 @@ use tokio::sync::Notify;
 
 use super::answer::{self, Body};
 use super::entrance::{Door, Entrance};
+use super::furnishing::Furnishing;
 use super::guarded::Patience;
 use super::line::Line;
 use super::probe;
-use super::tls::{self, Identity};
 use super::upstream::Upstream;
 use crate::core::service::sticky::{self, Cookies};
 use crate::core::service::{Balancer, Choice, Endpoint, Failure, Key, Wish};
 use crate::crowd::Place;
-use crate::files::Watched;
 use crate::{clock, dice};
 
 /// A connection that takes back so many requests more than it lets be answered ends: each costs an instance a connection
@@ -64,9 +62,7 @@ struct Shared {
     leaving: Vec<Arc<Upstream>>,
     protocol: Protocol,
     send_proxy_protocol: bool,
-    carriage: Arc<Carriage>,
-    identity: Option<Arc<Identity>>,
-    page: Option<Arc<Watched<Bytes>>>,
+    furnishing: Furnishing,
 }
 
 /// A request that counts as under way at an instance for as long as this lives.
@@ -135,12 +131,10 @@ impl ServiceRoute {
             leaving: Vec::new(),
             protocol: target.protocol,
             send_proxy_protocol: target.send_proxy_protocol,
-            carriage: Arc::default(),
-            identity: None,
-            page: None,
+            furnishing: Furnishing::default(),
         };
         shared.match_upstreams();
-        shared.carry(&target.carriage);
+        shared.furnishing.take_over(&target.carriage);
         Self {
             name,
             shared: Mutex::new(shared),
@@ -165,7 +159,7 @@ impl ServiceRoute {
         shared.send_proxy_protocol = target.send_proxy_protocol;
         shared.trial.clone_from(&target.trial);
         shared.match_upstreams();
-        shared.carry(&target.carriage);
+        shared.furnishing.take_over(&target.carriage);
         drop(shared);
         self.room.notify_one();
     }
@@ -187,7 +181,7 @@ impl ServiceRoute {
 
     /// How it speaks with its clients.
     pub(crate) fn carriage(&self) -> Arc<Carriage> {
-        self.lock().carriage.clone()
+        self.lock().furnishing.carriage.clone()
     }
 
     /// What its instances speak.
@@ -202,32 +196,24 @@ impl ServiceRoute {
 
     /// Its certificate.
     pub(super) fn certificate(&self) -> Option<Arc<CertifiedKey>> {
-        self.lock().identity.as_ref().and_then(|identity| identity.value())
+        self.lock().furnishing.shown().map(|shown| shown.key.clone())
     }
 
     /// Whether the next request is written to the access log; `None`: not even if it fails.
     pub(super) fn samples(&self) -> Option<bool> {
-        let every = u64::from(self.lock().carriage.access_log?);
+        let every = u64::from(self.lock().furnishing.carriage.access_log?);
         Some(self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(every))
     }
 
     /// Returns when the route's files have been read.
     pub(crate) async fn furnished(&self) {
-        let (identity, page) = {
-            let shared = self.lock();
-            (shared.identity.clone(), shared.page.clone())
-        };
-        if let Some(identity) = identity {
-            identity.looked().await;
-        }
-        if let Some(page) = page {
-            page.looked().await;
-        }
+        let furnishing = self.lock().furnishing.clone();
+        furnishing.looked().await;
     }
 
     /// What a client is told when no instance can answer.
     pub(super) fn unavailable(&self, sentence: &str) -> Response<Body> {
-        match self.lock().page.as_ref().and_then(|page| page.value()) {
+        match self.lock().furnishing.page() {
             Some(page) => answer::maintenance((*page).clone()),
             None => answer::plain(hyper::StatusCode::SERVICE_UNAVAILABLE, sentence),
         }
@@ -257,7 +243,8 @@ impl ServiceRoute {
             retried: counters.retried,
             ejected: shared.balancer.ejected().map(str::to_owned).collect(),
             panic: shared.balancer.is_in_panic(),
-            troubles: shared.troubles(),
+            troubles: shared.furnishing.troubles(),
+            certificate: shared.furnishing.shown().map(|shown| shown.report.clone()),
             instances: shared.balancer.tallies(),
         }
     }
@@ -409,34 +396,6 @@ impl ServiceRoute {
 }
 
 impl Shared {
-    /// Takes over how the route speaks with clients; files that it has already keep being watched.
-    fn carry(&mut self, carriage: &Carriage) {
-        if *self.carriage == *carriage {
-            return;
-        }
-        self.identity = carriage.tls.as_ref().map(|files| {
-            let paths = [files.certificate.clone(), files.key.clone()];
-            let present = self.identity.take().filter(|identity| identity.is_of(&paths));
-            present.unwrap_or_else(|| Arc::new(tls::identity(files)))
-        });
-        self.page = carriage.maintenance.as_ref().map(|path| {
-            let present = self.page.take().filter(|page| page.is_of(std::slice::from_ref(path)));
-            let bytes = |contents: &[Vec<u8>]| Ok(contents.concat().into());
-            present.unwrap_or_else(|| Arc::new(Watched::new(vec![path.clone()], bytes)))
-        });
-        self.carriage = Arc::new(carriage.clone());
-    }
-
-    fn troubles(&self) -> Vec<String> {
-        let identity = self.identity.as_ref().and_then(|identity| identity.trouble());
-        let page = self.page.as_ref().and_then(|page| page.trouble());
-        identity
-            .map(|why| format!("TLS: {why}"))
-            .into_iter()
-            .chain(page.map(|why| format!("maintenance page: {why}")))
-            .collect()
-    }
-
     /// No connection of now serves another request.
     fn retire_all(&mut self) {
         for upstream in self.upstreams.drain().map(|(_, upstream)| upstream) {

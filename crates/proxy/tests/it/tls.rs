@@ -147,6 +147,25 @@ async fn a_new_pair_is_used_and_a_bad_one_is_told_and_not_used() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_reported_with_its_names_and_its_end() {
+    let Stage { mut agent, pair, instance: _instance, _proxy, .. } = stage().await;
+    let told = agent.report().await.routes.remove(0).certificate.expect("there is one");
+    assert_eq!(told.names, ["shop.example"]);
+    assert!(told.begins < told.ends, "{told:?}");
+    pair.renew(&["Other.example", "*.shop.example", "10.0.0.1", "fd00::1"]);
+    let begin = Instant::now();
+    loop {
+        let told = agent.report().await.routes.remove(0).certificate;
+        let told = told.expect("the former one counts until there is another");
+        if told.names == ["other.example", "*.shop.example", "10.0.0.1", "fd00::1"] {
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "{told:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_missing_file_is_told_and_used_when_it_comes() {
     let (proxy, listen, pair) = (Proxy::start(), free_address(), Pair::new(&["shop.example"]));
     let (instance, mut agent) = (Instance::http1().await, proxy.agent().await);

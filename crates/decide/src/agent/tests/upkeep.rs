@@ -47,6 +47,7 @@ fn counted(under_way: u64) -> Input {
         ejected: vec![],
         panic: false,
         troubles: vec![],
+        certificate: None,
         instances: vec![instance],
     };
     Input::Counted(ProxyReport { routes: vec![route] })

@@ -168,6 +168,7 @@ mod tests {
             ejected: vec![],
             panic: false,
             troubles: vec![],
+            certificate: None,
             instances: vec![instance],
         };
         FromProxy::Report(ProxyReport { routes: vec![route] })

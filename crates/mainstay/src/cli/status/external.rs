@@ -144,6 +144,7 @@ mod tests {
             ejected: vec![],
             panic: false,
             troubles: vec![],
+            certificate: None,
             instances: answers.iter().enumerate().map(instance).collect(),
         };
         ProxyReport { routes: vec![route] }

@@ -1,5 +1,6 @@
 //! `mainstay status`: what is up, where the primary is, what is protected and what is wrong.
 
+mod certificates;
 mod external;
 mod text;
 pub(crate) mod verdict;

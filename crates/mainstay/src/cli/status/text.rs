@@ -1,5 +1,6 @@
 //! The status as a person reads it.
 
+mod certificates;
 mod members;
 mod programs;
 mod routes;
@@ -36,6 +37,7 @@ pub(crate) fn text(view: &View, verdict: &Verdict, output: Output) -> String {
     out += &section("Scaling", &heads, &scaling::rows(view), output);
     out += &crate::cli::release::under_way_table(view, output);
     out += &section("Routes", &["route", "listens on", "leads to"], &routes::rows(view), output);
+    out += &section("Certificates", &["route", "on", "until"], &certificates::rows(view), output);
     out
 }
 

@@ -1,5 +1,6 @@
 //! How is the system? Computed from what its agents say and nothing else.
 
+mod certificates;
 mod external;
 mod programs;
 mod protection;

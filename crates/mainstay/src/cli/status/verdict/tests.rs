@@ -243,6 +243,7 @@ fn the_answer_of_a_node_that_was_cut_off_does_not_count() {
 #[test]
 fn instances_that_fail_clients_although_they_are_ready_are_told() {
     let report = |panic| RouteReport {
+        certificate: None,
         route: "public".into(),
         open: 0,
         parked: 0,

@@ -9,6 +9,7 @@ use model::{DatabaseName, NodeName, RouteName};
 use super::writes::{Writes, majority_missing};
 use super::{Level, Trouble};
 use crate::cli::columns::listed;
+use crate::cli::status::certificates;
 use crate::cli::status::view::{Heard, View};
 
 /// Everything that is wrong, the worst first.
@@ -18,6 +19,8 @@ pub(super) fn all(view: &View, writes: &BTreeMap<DatabaseName, Writes>) -> Vec<T
     all.extend(view.system.services.keys().filter_map(|name| service(view, name)));
     all.extend(view.system.services.keys().filter_map(|name| outdated(view, name)));
     all.extend(view.system.routes.keys().filter_map(|name| ejected(view, name)));
+    let now = certificates::now();
+    all.extend(view.system.routes.keys().flat_map(|name| super::certificates::all(view, name, now)));
     all.extend(view.system.services.keys().flat_map(|name| super::supervision::all(view, name)));
     all.extend(coordination(view));
     all.extend(view.system.nodes.keys().filter_map(|name| node(view, name)));
