@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::leadership::Term;
 use crate::system::traffic::Traffic;
-use crate::system::{Carriage, ExternalAddress, Health, Protocol};
+use crate::system::{Carriage, ExternalAddress, Health, InstanceTls, Protocol};
 use crate::{DatabaseName, NodeName, RouteName, ServiceName, SiteName};
 
 /// All routes as one node's proxy must serve them. Never changed in place: a higher generation replaces it as a whole.
@@ -111,6 +111,9 @@ pub struct ServiceTarget {
     /// With [`Protocol::Tcp`]: each connection begins with a PROXY header that names the client.
     #[serde(default)]
     pub send_proxy_protocol: bool,
+    /// How the instances are recognised where they speak TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<InstanceTls>,
     /// How the route speaks with its clients.
     #[serde(default)]
     pub carriage: Carriage,

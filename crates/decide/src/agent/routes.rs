@@ -216,6 +216,7 @@ impl Agent {
             health_path,
             protocol: described.map(|service| service.protocol).unwrap_or_default(),
             send_proxy_protocol: described.is_some_and(|service| service.send_proxy_protocol),
+            tls: described.and_then(|service| service.tls.clone()),
             trial: self.trial(service),
             external,
             carriage: route.carriage.clone(),

@@ -200,6 +200,7 @@ fn table(system: &System, overview: &Overview) -> RouteTable {
                     health_path: None,
                     protocol: Default::default(),
                     send_proxy_protocol: false,
+                    tls: None,
                     carriage: route.carriage.clone(),
                 }))
             }

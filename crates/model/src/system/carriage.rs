@@ -52,6 +52,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// How instances that speak TLS are recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceTls {
+    /// PEM file with the authorities that sign the certificates of instances.
+    pub ca: PathBuf,
+    /// The name that these certificates are for; `None`: the address of each instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// The beginning of a path, in whole segments.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -82,7 +92,7 @@ pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http,
-    /// HTTP/2 without TLS and without being asked (prior knowledge).
+    /// HTTP/2 without being asked (prior knowledge).
     H2,
     /// Anything over TCP.
     Tcp,

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use carriage::{Carriage, Limits, PathPrefix, Protocol, SourceRange, TlsFiles};
+pub use carriage::{Carriage, InstanceTls, Limits, PathPrefix, Protocol, SourceRange, TlsFiles};
 pub use coordination::{Coordination, Etcd};
 pub use database::{Database, Durability, Engine};
 pub use difference::{Change, Impact, difference};

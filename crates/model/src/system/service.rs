@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::carriage::is_default;
 use super::traffic::Traffic;
-use super::{Protocol, duration, placeholder, size};
+use super::{InstanceTls, Protocol, duration, placeholder, size};
 use crate::{DatabaseName, JobName, NodeName, ServiceName, SiteName};
 
 /// A stateless application.
@@ -56,6 +56,9 @@ pub struct Service {
     /// What its releases need.
     #[serde(default, skip_serializing_if = "is_default")]
     pub release: Releasing,
+    /// How its instances are recognised where proxies speak TLS with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<InstanceTls>,
     /// How the number of its instances follows the load; then `instances` is the least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,

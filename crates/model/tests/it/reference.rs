@@ -11,7 +11,7 @@ const BEGIN: &str =
     "<!-- What follows is made from the source: UPDATE_DOCS=1 cargo nextest run -p model reference -->\n";
 
 /// The sections in the order in which a person writes them.
-const SECTIONS: [(&str, &str); 19] = [
+const SECTIONS: [(&str, &str); 20] = [
     ("[system]", "SystemTable"),
     ("[objectives]", "ObjectivesTable"),
     ("[sites.NAME]", "SiteTable"),
@@ -21,6 +21,7 @@ const SECTIONS: [(&str, &str); 19] = [
     ("[services.NAME.health]", "HealthTable"),
     ("[services.NAME.traffic]", "TrafficTable"),
     ("[services.NAME.ready]", "ReadyTable"),
+    ("[services.NAME.tls]", "InstanceTlsTable"),
     ("[services.NAME.release]", "ReleaseTable"),
     ("[services.NAME.scale]", "ScaleTable"),
     ("[jobs.NAME]", "JobTable"),

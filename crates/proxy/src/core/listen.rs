@@ -101,6 +101,7 @@ mod tests {
             external: None,
             protocol,
             send_proxy_protocol: false,
+            tls: None,
             carriage: Default::default(),
         }));
         Route { name: name.into(), listen: ports.iter().map(|port| at(*port)).collect(), target }

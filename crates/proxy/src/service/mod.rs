@@ -22,6 +22,7 @@ mod server;
 mod severed;
 mod stream;
 mod tls;
+mod trust;
 mod tunnel;
 mod upstream;
 

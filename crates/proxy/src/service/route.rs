@@ -22,6 +22,7 @@ use super::furnishing::Furnishing;
 use super::guarded::Patience;
 use super::line::Line;
 use super::probe;
+use super::trust::Trust;
 use super::upstream::Upstream;
 use crate::core::service::sticky::{self, Cookies};
 use crate::core::service::{Balancer, Choice, Endpoint, Failure, Key, Wish};
@@ -62,6 +63,8 @@ struct Shared {
     leaving: Vec<Arc<Upstream>>,
     protocol: Protocol,
     send_proxy_protocol: bool,
+    /// How instances prove that they are such, where they speak TLS.
+    trust: Option<Arc<Trust>>,
     furnishing: Furnishing,
 }
 
@@ -131,6 +134,7 @@ impl ServiceRoute {
             leaving: Vec::new(),
             protocol: target.protocol,
             send_proxy_protocol: target.send_proxy_protocol,
+            trust: target.tls.as_ref().map(|tls| Arc::new(Trust::new(tls, target.protocol))),
             furnishing: Furnishing::default(),
         };
         shared.match_upstreams();
@@ -152,10 +156,7 @@ impl ServiceRoute {
         shared.service = target.service.to_string();
         shared.health_path.clone_from(&target.health_path);
         shared.balancer.swap(target, site, clock::now());
-        if shared.protocol != target.protocol {
-            shared.protocol = target.protocol;
-            shared.retire_all();
-        }
+        shared.speak(target);
         shared.send_proxy_protocol = target.send_proxy_protocol;
         shared.trial.clone_from(&target.trial);
         shared.match_upstreams();
@@ -207,8 +208,14 @@ impl ServiceRoute {
 
     /// Returns when the route's files have been read.
     pub(crate) async fn furnished(&self) {
-        let furnishing = self.lock().furnishing.clone();
+        let (furnishing, trust) = {
+            let shared = self.lock();
+            (shared.furnishing.clone(), shared.trust.clone())
+        };
         furnishing.looked().await;
+        if let Some(trust) = trust {
+            trust.looked().await;
+        }
     }
 
     /// What a client is told when no instance can answer.
@@ -243,7 +250,7 @@ impl ServiceRoute {
             retried: counters.retried,
             ejected: shared.balancer.ejected().map(str::to_owned).collect(),
             panic: shared.balancer.is_in_panic(),
-            troubles: shared.furnishing.troubles(),
+            troubles: shared.troubles(),
             certificate: shared.furnishing.shown().map(|shown| shown.report.clone()),
             instances: shared.balancer.tallies(),
         }
@@ -396,6 +403,36 @@ impl ServiceRoute {
 }
 
 impl Shared {
+    /// Takes over what instances speak; connections that speak otherwise serve no further request.
+    fn speak(&mut self, target: &ServiceTarget) {
+        let is_same = match (&self.trust, &target.tls) {
+            (Some(trust), Some(tls)) => trust.is_of(tls, target.protocol),
+            (None, None) => self.protocol == target.protocol,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same {
+            self.protocol = target.protocol;
+            self.trust = target.tls.as_ref().map(|tls| Arc::new(Trust::new(tls, target.protocol)));
+            self.retire_all();
+        }
+    }
+
+    /// What the route lacks although it serves.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = self.furnishing.troubles();
+        let authorities = self.trust.as_ref().and_then(|trust| trust.trouble());
+        troubles.extend(authorities.map(|why| format!("TLS to instances: {why}")));
+        let mut distrusted: Vec<String> = self
+            .upstreams
+            .values()
+            .filter(|upstream| !upstream.is_cut())
+            .filter_map(|upstream| Some(format!("TLS to {}: {}", upstream.id, upstream.distrust()?)))
+            .collect();
+        distrusted.sort();
+        troubles.extend(distrusted);
+        troubles
+    }
+
     /// No connection of now serves another request.
     fn retire_all(&mut self) {
         for upstream in self.upstreams.drain().map(|(_, upstream)| upstream) {
@@ -430,7 +467,8 @@ impl Shared {
             if usable.is_none() {
                 self.leaving.extend(present);
             }
-            let upstream = usable.unwrap_or_else(|| Arc::new(Upstream::new(endpoint, self.protocol)));
+            let upstream = usable
+                .unwrap_or_else(|| Arc::new(Upstream::new(endpoint, self.protocol, self.trust.clone())));
             tell(&upstream, endpoint);
             self.upstreams.insert(key, upstream);
         }

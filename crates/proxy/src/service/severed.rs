@@ -8,24 +8,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::upstream;
 
 /// A connection to an instance.
-pub(super) struct Severed {
-    stream: TcpStream,
+pub(super) struct Severed<S> {
+    stream: S,
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl Severed {
-    pub(super) fn new(stream: TcpStream, mut gone: watch::Receiver<bool>) -> Self {
+impl<S> Severed<S> {
+    pub(super) fn new(stream: S, mut gone: watch::Receiver<bool>) -> Self {
         Self { stream, gone: Box::pin(async move { upstream::until(&mut gone).await }) }
     }
 }
 
-impl AsyncRead for Severed {
+impl<S: AsyncRead + Unpin> AsyncRead for Severed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,7 +37,7 @@ impl AsyncRead for Severed {
     }
 }
 
-impl AsyncWrite for Severed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Severed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -15,12 +15,14 @@ use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::system::Protocol;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::arriving::Arriving;
 use super::severed::Severed;
+use super::trust::{LastHandshake, Trust};
 use crate::core::service::Endpoint;
 use crate::socket;
 
@@ -56,6 +58,9 @@ pub(super) struct Upstream {
     pub(super) id: String,
     address: SocketAddr,
     protocol: Protocol,
+    /// How the instance proves that it is one, where it speaks TLS.
+    trust: Option<Arc<Trust>>,
+    last_handshake: LastHandshake,
     /// True when the instance is gone; every connection to it holds a receiver.
     gone: watch::Sender<bool>,
     pool: Mutex<Pool>,
@@ -81,6 +86,7 @@ struct Idle {
 #[derive(Clone, Debug)]
 struct Lane {
     sender: http2::SendRequest<Outgoing>,
+    scheme: Scheme,
     load: Arc<AtomicUsize>,
     last_used: Instant,
 }
@@ -94,6 +100,8 @@ pub(super) enum Sender {
     Http2 {
         /// To the connection.
         sender: http2::SendRequest<Outgoing>,
+        /// With TLS or without.
+        scheme: Scheme,
         /// Counts as long as the request lasts.
         _share: Share,
     },
@@ -104,9 +112,15 @@ pub(super) enum Sender {
 pub(super) struct Share(Arc<AtomicUsize>);
 
 impl Upstream {
-    pub(super) fn new(endpoint: &Endpoint, protocol: Protocol) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, protocol: Protocol, trust: Option<Arc<Trust>>) -> Self {
         let (id, address) = (endpoint.id.clone(), endpoint.address);
-        Self { id, address, protocol, gone: watch::Sender::new(false), pool: Mutex::default() }
+        let (gone, last_handshake) = (watch::Sender::new(false), LastHandshake::default());
+        Self { id, address, protocol, trust, last_handshake, gone, pool: Mutex::default() }
+    }
+
+    /// Why the last handshake with it failed, if it did.
+    pub(super) fn distrust(&self) -> Option<String> {
+        self.last_handshake.trouble()
     }
 
     /// Where the instance listens.
@@ -142,8 +156,18 @@ impl Upstream {
     /// A new connection.
     pub(super) async fn connect(&self) -> io::Result<Sender> {
         let (stream, gone) = self.open().await?;
+        let Some(trust) = &self.trust else { return self.begin(stream, gone, Scheme::HTTP).await };
+        // Boxed: few services want it.
+        let handshake = Box::pin(trust.shake_hands(stream, self.address, &self.last_handshake));
+        self.begin(Box::new(handshake.await?), gone, Scheme::HTTPS).await
+    }
+
+    async fn begin<S>(&self, stream: S, gone: watch::Receiver<bool>, scheme: Scheme) -> io::Result<Sender>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         match self.protocol {
-            Protocol::H2 => self.begin_http2(stream, gone).await,
+            Protocol::H2 => self.begin_http2(stream, gone, scheme).await,
             Protocol::Http | Protocol::Tcp => begin_http1(stream, gone).await,
         }
     }
@@ -159,7 +183,15 @@ impl Upstream {
         Ok((stream, gone))
     }
 
-    async fn begin_http2(&self, stream: TcpStream, gone: watch::Receiver<bool>) -> io::Result<Sender> {
+    async fn begin_http2<S>(
+        &self,
+        stream: S,
+        gone: watch::Receiver<bool>,
+        scheme: Scheme,
+    ) -> io::Result<Sender>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW_STREAM)
@@ -176,7 +208,7 @@ impl Upstream {
                 tracing::debug!(%error, "an instance's connection ended");
             }
         });
-        let lane = Lane { sender, load: Arc::default(), last_used: Instant::now() };
+        let lane = Lane { sender, scheme, load: Arc::default(), last_used: Instant::now() };
         let share = lane.share();
         let mut pool = self.lock();
         if !pool.retired {
@@ -256,7 +288,10 @@ impl Upstream {
     }
 }
 
-async fn begin_http1(stream: TcpStream, mut gone: watch::Receiver<bool>) -> io::Result<Sender> {
+async fn begin_http1<S>(stream: S, mut gone: watch::Receiver<bool>) -> io::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         tokio::select! {
@@ -292,7 +327,8 @@ impl Lane {
 
     fn share(&self) -> Sender {
         self.load.fetch_add(1, Ordering::Relaxed);
-        Sender::Http2 { sender: self.sender.clone(), _share: Share(self.load.clone()) }
+        let (sender, scheme) = (self.sender.clone(), self.scheme.clone());
+        Sender::Http2 { sender, scheme, _share: Share(self.load.clone()) }
     }
 }
 
@@ -307,19 +343,21 @@ impl Sender {
     pub(super) async fn send(&mut self, request: Request<Outgoing>) -> Sent {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2 { sender, .. } => sender.try_send_request(as_http2(request)).await,
+            Self::Http2 { sender, scheme, .. } => {
+                sender.try_send_request(as_http2(request, scheme.clone())).await
+            }
         }
     }
 }
 
 /// HTTP/2 names the host in its target, and a connection is no business of a request.
-fn as_http2(mut request: Request<Outgoing>) -> Request<Outgoing> {
+fn as_http2(mut request: Request<Outgoing>, scheme: Scheme) -> Request<Outgoing> {
     let host = request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
     request.headers_mut().remove(header::UPGRADE);
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let authority = host.as_ref().map_or(&b"localhost"[..], |host| host.as_bytes());
-    let target = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build();
+    let target = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
     match target {
         Ok(target) => *request.uri_mut() = target,
         // hyper refuses the target as it is, and the request comes back.

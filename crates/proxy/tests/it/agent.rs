@@ -283,6 +283,7 @@ pub(crate) fn service_route(
         external: None,
         protocol,
         send_proxy_protocol: false,
+        tls: None,
         carriage,
     }));
     Route { name: name.into(), listen: vec![listen], target }

@@ -14,6 +14,7 @@ mod frames;
 mod hardening;
 mod http;
 mod http2;
+mod instance_tls;
 mod listen;
 mod peer;
 mod postgres;

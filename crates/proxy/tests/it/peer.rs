@@ -18,13 +18,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A body whose pieces a test sends when it wants to.
 pub(crate) struct Pieces(mpsc::Receiver<Frame<Bytes>>);
@@ -67,7 +67,23 @@ impl Instance {
         Self::start(true).await
     }
 
+    /// One that speaks TLS, with HTTP/2 or HTTP/1.1, and shows the pair's certificate.
+    pub(crate) async fn secure(pair: &Pair, is_http2: bool) -> Self {
+        let chain = CertificateDer::pem_file_iter(pair.certificate()).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(pair.key()).unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let builder = ServerConfig::builder_with_provider(provider.into());
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![if is_http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        Self::begin(is_http2, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
     async fn start(is_http2: bool) -> Self {
+        Self::begin(is_http2, None).await
+    }
+
+    async fn begin(is_http2: bool, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -76,7 +92,16 @@ impl Instance {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve(stream, is_http2));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, is_http2).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, is_http2).await,
+                            Err(error) => println!("an instance's handshake: {error}"),
+                        },
+                    }
+                });
             }
         });
         Self { address, connections, task }
@@ -93,7 +118,7 @@ impl Drop for Instance {
     }
 }
 
-async fn serve(stream: TcpStream, is_http2: bool) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_http2: bool) {
     let io = TokioIo::new(stream);
     let service = service_fn(async |request| Ok::<_, Infallible>(tell(request)));
     if is_http2 {

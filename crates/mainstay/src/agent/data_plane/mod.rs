@@ -303,7 +303,10 @@ impl Keeper {
             node: self.shared.me.clone(),
             severity: Severity::Warning,
             subject: format!("route/{route}"),
-            what: format!("{}: a file of the route {route} cannot be used", self.shared.me),
+            what: match trouble.starts_with("TLS to ") {
+                true => format!("{}: an instance of the route {route} is not trusted", self.shared.me),
+                false => format!("{}: a file of the route {route} cannot be used", self.shared.me),
+            },
             because: trouble.to_owned(),
         });
     }

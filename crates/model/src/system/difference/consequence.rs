@@ -130,7 +130,7 @@ impl Comparison<'_> {
             ["health" | "ready", ..] => says(Impact::None, "instances are asked this way from now on"),
             ["after"] => says(Impact::None, "it holds when an instance starts for the first time next"),
             ["traffic", ..] => says(Impact::None, "the next request is routed so"),
-            ["protocol" | "send_proxy_protocol"] => {
+            ["protocol" | "send_proxy_protocol" | "tls", ..] => {
                 says(Impact::None, "proxies speak so to its instances from the next connection on")
             }
             ["scale"] if new.scale.is_none() => {

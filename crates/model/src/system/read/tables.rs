@@ -200,7 +200,7 @@ table! {
         stop_grace: HumanDuration,
         /// The operating system user it runs as when the agent is root. Without it `nobody`.
         user: String,
-        /// What its instances speak on their port: `http` is HTTP/1.1, `h2` is HTTP/2 without TLS (as gRPC servers do),
+        /// What its instances speak on their port: `http` is HTTP/1.1, `h2` is HTTP/2 without asking (as gRPC servers do),
         /// `tcp` is anything: connections are passed on as they are. `health.http` asks with HTTP/1.1 in any case.
         #[schemars(extend("default" = "http"))]
         protocol: ProtocolWord,
@@ -220,6 +220,8 @@ table! {
         /// `database:NAME` (it takes writes). What runs already is not stopped, and a crashed instance does not wait again.
         #[schemars(extend("default" = [], "examples" = [["cache", "database:orders"]]))]
         after: Vec<At<String>>,
+        /// Speak TLS with its instances, those of others too: with HTTP/2 where `protocol = "h2"`, else with HTTP/1.1.
+        tls: InstanceTlsTable,
         /// What its releases need.
         release: ReleaseTable,
         /// Let the number of instances follow the load. Then `instances` is the least.
@@ -242,6 +244,21 @@ table! {
         /// For how long fewer instances must have been enough before one ends. At least 1 s.
         #[schemars(extend("default" = "1m"))]
         cool_down: HumanDuration,
+    }
+}
+
+table! {
+    /// How proxies recognise instances that speak TLS. An instance whose certificate does not prove this gets no request, and
+    /// `mainstay status` says so. Where agents run the instances, their `health` and `ready` ask without TLS, so that these
+    /// take `tcp` or `command`.
+    #[schemars(extend("required" = ["ca"]))]
+    InstanceTlsTable {
+        /// PEM file with the authorities that sign the certificates of instances, on every node; read again when it changes.
+        #[schemars(extend("examples" = ["/etc/shop/instances.pem"]))]
+        ca: String,
+        /// The name that these certificates are for. Without it the address of each instance.
+        #[schemars(extend("examples" = ["web.internal"]))]
+        name: String,
     }
 }
 

@@ -228,7 +228,7 @@ impl Check<'_, '_> {
 }
 
 /// Whether `text` can be the host of a request, or `*.` and such a host.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let label = |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(good);

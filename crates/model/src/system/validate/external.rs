@@ -44,6 +44,7 @@ impl Check<'_, '_> {
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
             release: Releasing::default(),
             scale: None,
+            tls: self.instance_tls(name, table),
         };
         self.check_proxy_protocol(name, table, &service);
         service

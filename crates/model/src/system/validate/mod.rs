@@ -19,6 +19,7 @@ mod scale;
 mod services;
 mod spread;
 mod supervision;
+mod tls;
 mod traffic;
 mod voters;
 

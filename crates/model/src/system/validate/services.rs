@@ -72,6 +72,7 @@ impl Check<'_, '_> {
             send_proxy_protocol: table.send_proxy_protocol.given().is_some_and(|at| at.value),
             release: self.releasing(table),
             scale,
+            tls: self.instance_tls(name, table),
         };
         self.check_releasing(name, table, &service);
         self.check_proxy_protocol(name, table, &service);

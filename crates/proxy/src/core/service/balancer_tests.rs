@@ -38,6 +38,7 @@ fn target(states: &[InstanceRouteState]) -> ServiceTarget {
         external: None,
         protocol: Default::default(),
         send_proxy_protocol: false,
+        tls: None,
         carriage: Default::default(),
     }
 }

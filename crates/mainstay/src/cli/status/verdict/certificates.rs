@@ -13,6 +13,9 @@ use crate::cli::status::view::View;
 /// What to do about a certificate.
 const RENEW: &str = "put a new certificate with its key in their place: they are read again by themselves";
 
+/// How proxies begin what they say of instances that speak TLS.
+const UNTRUSTED: &str = "TLS to ";
+
 /// Everything that is wrong with the files of a route.
 pub(super) fn all(view: &View, route: &RouteName, now: i64) -> Vec<Trouble> {
     let certificates = of_route(view, route, now);
@@ -71,6 +74,11 @@ fn files(view: &View, route: &RouteName, certificates: &[Certificate]) -> Vec<Tr
         let none = text.starts_with("TLS: ") && nodes.iter().all(|node| missing(node));
         let everywhere = nodes.len() == here().count();
         let on = if everywhere { String::new() } else { format!(" on {}", listed(nodes.iter().copied())) };
+        if text.starts_with(UNTRUSTED) {
+            let what = format!("the route {route}{on} has an instance that is not trusted: {text}");
+            let help = "`tls` of the service says who signs certificates of its instances and which name they are for";
+            return trouble(Level::Degraded, format!("route/{route}"), what).unblock(Some(help));
+        }
         let (level, what) = match (none, everywhere) {
             (true, true) => (Level::Down, format!("the route {route} has no certificate to show: {text}")),
             (true, false) => {
@@ -148,6 +156,10 @@ mod tests {
             ),
             ("none", told([(None, &[bad]), (None, &[bad])])),
             ("none on one", told([(good(), &[]), (None, &[bad])])),
+            (
+                "instances",
+                told([(good(), &["TLS to web-1@a: invalid peer certificate: UnknownIssuer"]), (good(), &[])]),
+            ),
             ("the former one", told([(good(), &[bad]), (good(), &[bad])])),
         ];
         let text: String = cases.iter().map(|(name, told)| format!("-- {name}\n{told}")).collect();
