@@ -28,6 +28,7 @@ missing_packages() {
     { have unshare && have fsfreeze && have losetup; } || echo util-linux
     have mount || echo mount
     { have cc && have make; } || echo build-essential          # aws-lc-rs and the Makefile
+    have podman || echo podman runc                            # instances that are containers
     have_protos || echo protobuf-compiler libprotobuf-dev      # the etcd client's build
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn missing(system: &System, places: &[&Path]) -> Vec<Problem> {
 
 /// The program of a service below the service's directory; `None` when it is the node's own.
 fn relative(service: &Service) -> Option<PathBuf> {
-    let program = service.command.first()?;
+    let program = service.command.first().filter(|_| service.image.is_none())?;
     // What a release brings (`{release}/...`) is on no node before it.
     let own = program.starts_with(['/', '{']) || !program.contains('/');
     (!own).then(|| PathBuf::from(program.trim_start_matches("./")))

@@ -12,6 +12,7 @@ use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::SystemName;
 
 use crate::cgroup::Group;
+use crate::containers;
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::home::Home;
@@ -64,6 +65,8 @@ pub(crate) fn down(base: &Path, system: &SystemName, data: Data) -> Result<()> {
         (None, _) => {
             tracing::debug!(recorded, "no readable record, removing what bears the system's name");
             end_processes(&home, None)?;
+            // Nobody says whether it had namespaces; without them containers may still run.
+            remove_containers(&home, Mode::Loopback);
             end_network(system)?;
             release_volumes(&home)?;
             remove_files(&home)
@@ -74,6 +77,7 @@ pub(crate) fn down(base: &Path, system: &SystemName, data: Data) -> Result<()> {
 /// Ends every process and removes everything that is not a file. The record says so afterwards.
 pub(crate) fn stop(home: &Home, manifest: &Manifest) -> Result<()> {
     end_processes(home, Some(manifest))?;
+    remove_containers(home, manifest.mode);
     end_network(&manifest.system)?;
     release_volumes(home)?;
     let mut stopped = manifest.clone();
@@ -163,6 +167,12 @@ fn thaw(home: &Home, manifest: Option<&Manifest>) {
             }
         }
     }
+}
+
+/// Removes what the machine's container engine still knows of instances.
+fn remove_containers(home: &Home, mode: Mode) {
+    let nodes = fs::read_dir(home.directory().join("nodes")).into_iter().flatten().flatten();
+    containers::remove(mode, nodes.map(|node| node.path()).collect());
 }
 
 fn end_network(system: &SystemName) -> Result<()> {

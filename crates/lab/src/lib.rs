@@ -8,6 +8,7 @@
 mod adapt;
 mod cgroup;
 mod clocks;
+mod containers;
 mod deploy;
 mod down;
 pub mod drill;

@@ -32,6 +32,8 @@ pub struct Launch {
     pub cwd: PathBuf,
     /// Whom it runs as; `None` for our own user.
     pub user: Option<OsUser>,
+    /// To whom its working directory belongs when it is made; `None` for our own user.
+    pub owner: Option<OsUser>,
     /// File that takes both its output streams.
     pub log: PathBuf,
     /// The most memory that it may use with all it starts, in bytes.
@@ -58,10 +60,10 @@ pub struct Launched {
 pub async fn launch(launch: Launch, registry: Registry) -> io::Result<Launched> {
     let (program, args) =
         launch.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
-    let (cwd, log, user) = (launch.cwd.clone(), launch.log.clone(), launch.user.clone());
+    let (cwd, log, owner) = (launch.cwd.clone(), launch.log.clone(), launch.owner.clone());
     let (group, bytes) = (group_name(&registry, &launch.key), launch.memory);
     let prepared = disposable::run("prepare a start", START_DEADLINE, move || {
-        make_directories(&cwd, &log, user.as_ref())?;
+        make_directories(&cwd, &log, owner.as_ref())?;
         Ok::<_, io::Error>(bytes.map(|bytes| MemoryGroup::create(&group, bytes)))
     });
     let (memory, unlimited) = match prepared.await.map_err(io::Error::other)?? {
@@ -111,11 +113,11 @@ fn group_name(registry: &Registry, key: &str) -> String {
     format!("{key}.{hash:016x}")
 }
 
-fn make_directories(cwd: &Path, log: &Path, user: Option<&OsUser>) -> io::Result<()> {
+fn make_directories(cwd: &Path, log: &Path, owner: Option<&OsUser>) -> io::Result<()> {
     if !cwd.exists() {
         std::fs::create_dir_all(cwd)?;
-        if let Some(user) = user.filter(|_| rustix::process::geteuid().is_root()) {
-            std::os::unix::fs::chown(cwd, Some(user.uid), Some(user.gid))?;
+        if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            std::os::unix::fs::chown(cwd, Some(owner.uid), Some(owner.gid))?;
         }
     }
     log.parent().map_or(Ok(()), std::fs::create_dir_all)

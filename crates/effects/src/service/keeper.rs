@@ -11,11 +11,12 @@ use model::time::Moment;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::container::Remains;
 use super::health::{self, Target, Wrong};
 use super::logs::{self, Limits};
 use super::machine::{Action, Ask, Event, Instance, Rules};
 use super::supervisor::States;
-use super::{InstanceSpec, InstanceState, InstanceStatus};
+use super::{InstanceSpec, InstanceState, InstanceStatus, container};
 use crate::process::{
     Exit, Found, Launch, Launched, MemoryGroup, Process, RECORD_DEADLINE, Registry, Signal, forget, group_of,
     launch,
@@ -60,10 +61,14 @@ pub(super) struct Keeper {
     process: Option<Process>,
     /// A process that has ended and may have left others of its session behind.
     ended: Option<Process>,
+    /// Whether a container that has ended was killed for want of memory, to be told with its last lines.
+    ran_out: Option<oneshot::Receiver<bool>>,
     /// Done when those are gone.
     swept: Option<oneshot::Receiver<usize>>,
     /// What limits the memory of the running process.
     memory: Option<MemoryGroup>,
+    /// The container that may be left when the running process, its client, has ended.
+    remains: Option<Remains>,
     /// Why nothing does although the file wants it.
     unlimited: Option<String>,
     /// What it printed last before it ended by itself.
@@ -122,8 +127,10 @@ impl Keeper {
             instance,
             process: None,
             ended: None,
+            ran_out: None,
             swept: None,
             memory: None,
+            remains: None,
             unlimited: None,
             last_lines: Vec::new(),
             starts: 0,
@@ -154,6 +161,12 @@ impl Keeper {
 
     /// It has ended as it should: nobody needs to know of it any more.
     async fn stopped(&mut self) {
+        if self.remains.take().is_some()
+            && let Some(swept) = self.swept.take()
+        {
+            // Only then may its record go. An error means that the task died.
+            let _ = swept.await;
+        }
         if let Some(group) = self.memory.take() {
             group.remove();
         }
@@ -176,9 +189,12 @@ impl Keeper {
             Ok(Err(error)) => self.not_found(&error.to_string()),
             Err(error) => self.not_found(&error.to_string()),
         };
+        let recorded = found.as_ref().and_then(|found| Remains::of(&found.record.facts));
         match found.and_then(|found| found.process.map(|process| (process, found.record.facts))) {
             Some((process, facts)) => {
                 self.process = Some(process);
+                // The record of one whose agent died right behind its start says nothing.
+                self.remains = recorded.or_else(|| self.own_remains()?.ok());
                 self.memory = group_of(&facts);
                 self.step(Event::Adopted);
                 // What it was started with is unknown when the agent died before it wrote that down: then it is right.
@@ -188,7 +204,11 @@ impl Keeper {
                     self.step(Event::Replaced);
                 }
             }
-            None => self.step(self.wanted()),
+            None => {
+                // Its client is gone, as after a loss of power; the container may not be.
+                self.swept = recorded.map(|remains| container::swept(remains, None).0);
+                self.step(self.wanted());
+            }
         }
     }
 
@@ -239,9 +259,9 @@ impl Keeper {
             Input::Started(Err(error)) => self.step(Event::StartFailed(error.to_string())),
             Input::Exited(exit) => {
                 self.ended = self.process.take();
-                let exit = self.in_words(exit);
-                self.step(Event::Exited(exit));
-                self.read_last_lines();
+                let words = self.in_words(exit);
+                self.step(Event::Exited(words));
+                self.read_last_lines(exit);
             }
             Input::Checked(Ok(())) => self.step(Event::CheckGood),
             Input::Checked(Err(wrong)) => self.step(Event::CheckBad(wrong)),
@@ -267,14 +287,18 @@ impl Keeper {
     }
 
     /// Reads what it printed last, unless it was told to end.
-    fn read_last_lines(&mut self) {
+    fn read_last_lines(&mut self, exit: Exit) {
         if !matches!(self.instance.state(), InstanceState::Backoff { .. }) {
             return;
         }
-        let log = self.spec.log.clone();
+        let (log, limit, ran_out) = (self.spec.log.clone(), self.spec.memory, self.ran_out.take());
         self.tailing = Some(Box::pin(async move {
             let read = disposable::run("tail", TAIL_DEADLINE, move || logs::tail(&log, LAST_LINES)).await;
-            let lines = read.ok().and_then(Result::ok).unwrap_or_default();
+            let mut lines = read.ok().and_then(Result::ok).unwrap_or_default();
+            if let (Some(limit), Some(ran_out)) = (limit, ran_out) {
+                // An error means that it is not known.
+                lines.extend(container::killed_for_memory(exit, limit, ran_out.await.unwrap_or(false)));
+            }
             lines.into_iter().map(|line| line.chars().take(LAST_LINE_LENGTH).collect()).collect()
         }));
     }
@@ -313,6 +337,7 @@ impl Keeper {
                 self.starts += 1;
                 self.launched = Some(self.spec.launch_digest());
                 let (start, registry) = (self.launch(), self.registry.clone());
+                self.remains = start.as_ref().ok().and_then(|start| start.1.clone());
                 let (swept, left) = (self.swept.take(), self.memory.take());
                 self.starting = Some(Box::pin(async move {
                     if let Some(swept) = swept {
@@ -321,6 +346,10 @@ impl Keeper {
                     }
                     if let Some(group) = left {
                         group.remove();
+                    }
+                    let (start, remains) = start?;
+                    if let Some(remains) = remains {
+                        remains.remove().await;
                     }
                     launch(start, registry).await
                 }));
@@ -336,14 +365,22 @@ impl Keeper {
                     let _ = process.signal(Signal::TERM);
                 }
             }
-            Action::Kill => {
-                if let Some(process) = &self.process {
-                    drop(process.kill_session());
-                }
-            }
+            Action::Kill => match (&self.process, &self.remains) {
+                // Its client ends with it; alone it would leave it behind.
+                (process, Some(remains)) => drop(container::killed(remains.clone(), process.clone())),
+                (Some(process), None) => drop(process.kill_session()),
+                (None, None) => {}
+            },
             Action::Sweep => {
                 (self.checking, self.asking) = (None, None);
-                self.swept = self.ended.take().map(|process| process.kill_session());
+                let ended = self.ended.take();
+                match self.remains.clone() {
+                    Some(remains) => {
+                        let (swept, ran_out) = container::swept(remains, ended);
+                        (self.swept, self.ran_out) = (Some(swept), Some(ran_out));
+                    }
+                    None => self.swept = ended.map(|process| process.kill_session()),
+                }
             }
         }
     }
@@ -409,20 +446,39 @@ impl Keeper {
         })
     }
 
-    fn launch(&self) -> Launch {
+    /// The container that it is, if it is one.
+    fn own_remains(&self) -> Option<io::Result<Remains>> {
+        let container = self.spec.container.as_ref()?;
+        Some(container.remains(&self.spec.id, &self.registry.mark(&self.key())))
+    }
+
+    /// How it is started, and what may be left of it if it is a container.
+    fn launch(&self) -> io::Result<(Launch, Option<Remains>)> {
         let grace = self.spec.stop_grace.as_millis() as u64;
-        Launch {
+        let mut launch = Launch {
             key: self.key(),
             command: self.spec.command.clone(),
             env: self.spec.env.clone(),
             cwd: self.spec.cwd.clone(),
             user: self.spec.user.clone(),
+            owner: self.spec.user.clone(),
             log: self.spec.log.clone(),
             memory: self.spec.memory,
             facts: [("launch", json!(self.spec.launch_digest())), ("stop_grace_ms", json!(grace))]
                 .map(|(name, fact)| (name.to_owned(), fact))
                 .into(),
-        }
+        };
+        let (Some(container), Some(remains)) = (&self.spec.container, self.own_remains()) else {
+            return Ok((launch, None));
+        };
+        let remains = remains?;
+        launch.command = container.command(&self.spec, &remains);
+        launch.env = remains.client_env(&self.spec);
+        // The engine becomes the user and keeps the limit.
+        (launch.user, launch.memory) = (None, None);
+        launch.owner = container.user.clone();
+        launch.facts.extend([remains.fact()]);
+        Ok((launch, Some(remains)))
     }
 
     fn key(&self) -> String {

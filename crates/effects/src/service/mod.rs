@@ -3,6 +3,7 @@
 //! What to do next is decided by [`machine`], a pure function of state, event and time; `keeper.rs` carries it out. A
 //! restarted agent adopts the instances that run.
 
+pub mod container;
 pub mod health;
 mod keeper;
 pub mod logs;
@@ -22,6 +23,7 @@ use model::time::Moment;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{OsUser, ProcessId};
+use container::Container;
 
 pub use supervisor::{States, Supervisor};
 
@@ -32,8 +34,11 @@ pub struct InstanceSpec {
     pub id: String,
     /// The service it is a copy of.
     pub service: ServiceName,
-    /// Program and arguments. Never empty. A program without a slash is searched in our own `PATH`.
+    /// Program and arguments. A program without a slash is searched in our own `PATH`. With a container what its image is
+    /// given, which may be nothing; else never empty.
     pub command: Vec<String>,
+    /// The image it runs from, if it is no program of the node.
+    pub container: Option<Container>,
     /// Its environment.
     pub env: BTreeMap<String, String>,
     /// Its working directory, made when missing.
@@ -71,6 +76,10 @@ impl InstanceSpec {
         // Without a limit the number is that of versions that knew none.
         if let Some(bytes) = self.memory {
             text += &format!("memory {bytes}");
+        }
+        if let Some(container) = &self.container {
+            let user = container.user.as_ref().map(|user| user.uid);
+            text += &format!("image {} as {user:?}", container.image);
         }
         for part in self.dispensable.iter().filter(|part| !part.is_empty()) {
             text = text.replace(part, "");

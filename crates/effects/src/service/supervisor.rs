@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::container::Remains;
 use super::keeper::{KEY, Keeper, Order};
 use super::logs::Limits;
 use super::{InstanceSpec, InstanceStatus};
@@ -168,6 +169,9 @@ async fn stop_leftover(registry: Registry, found: Found) {
         }
         // What it left behind.
         let _ = process.kill_session().await;
+    }
+    if let Some(remains) = Remains::of(&found.record.facts) {
+        remains.remove().await;
     }
     if let Some(group) = group_of(&found.record.facts) {
         group.remove();

@@ -15,6 +15,7 @@ fn script(directory: &Path, text: &str) -> (Launch, Registry) {
         env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
         cwd: directory.join("jobs/migrate"),
         user: None,
+        owner: None,
         log: directory.join("log").join(log_name("migrate", 1) + ".log"),
         memory: None,
         facts: BTreeMap::new(),

@@ -2,6 +2,7 @@
 // Helpers of tests may unwrap as the tests themselves do.
 #![allow(clippy::unwrap_used)]
 
+mod containers;
 mod gate;
 mod jobs;
 mod namespace;

@@ -50,6 +50,7 @@ impl Root {
             id: id.to_owned(),
             service: "web".into(),
             command: [roles::program()].into_iter().chain(roles::self_arguments()).collect(),
+            container: None,
             env,
             cwd: self.path("services/web").join(id),
             user: None,

@@ -86,9 +86,9 @@ async fn an_instance_that_is_not_ready_gets_no_requests_and_is_not_restarted() {
     spec.health.restart_after = Duration::from_secs(1);
     fs::write(root.path("status"), "503 Service Unavailable").unwrap();
     supervisor.apply(vec![spec]);
-    let because =
-        |status: &InstanceStatus| matches!(status.state, InstanceState::Starting { because: Some(_), .. });
-    let starting = until(&mut states, "web-1", because).await;
+    // Before it listens nobody answers.
+    let answers = |status: &InstanceStatus| matches!(&status.state, InstanceState::Starting { because: Some(because), .. } if because.contains("/ready"));
+    let starting = until(&mut states, "web-1", answers).await;
     assert_eq!(starting.state.to_string(), "starting: GET /ready answered 503 Service Unavailable");
     assert_eq!(starting.state.route_state(), InstanceRouteState::NotReady);
     fs::remove_file(root.path("status")).unwrap();

@@ -7,6 +7,7 @@ use effects::process::{ProcessFacts, ProcessId, Signal, signal_process};
 use model::NodeName;
 
 use super::{CutOptions, Evidence};
+use crate::containers;
 use crate::error::{LabError, Result};
 use crate::freezer::Freezer;
 use crate::home::Home;
@@ -55,6 +56,8 @@ impl Lab {
         }
         let begun = now();
         let handle = self.clone();
+        // As on a machine that boots, whose engine then knows that nothing runs.
+        containers::remove(self.mode(), vec![self.root(node)]);
         let init = self.change(|manifest| {
             if manifest.mode == Mode::Namespaces {
                 reconnect(manifest, node)?;

@@ -83,7 +83,9 @@ pub(crate) fn power_on(home: &Home, manifest: &Manifest, name: &NodeName) -> Res
 
 /// The environment of everything in the node.
 fn environment(root: &Path) -> BTreeMap<String, String> {
-    let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    // A container engine's set-up too: on a real node that is the machine's.
+    let names = INHERITED.iter().chain(&effects::service::container::SETUP);
+    let inherited = names.filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let own = [("PATH".to_owned(), programs::search_path()), (MARK.to_owned(), root.display().to_string())];
     inherited.chain(own).collect()
 }

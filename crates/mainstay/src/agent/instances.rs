@@ -8,6 +8,7 @@ use std::time::Duration;
 use decide::agent::Input;
 use decide::placement::{Placed, Placement};
 use effects::process::{OsUser, Registry};
+use effects::service::container::{Container, Engine};
 use effects::service::logs::{self, Limits};
 use effects::service::{InstanceSpec, InstanceState, InstanceStatus, States, Supervisor};
 use model::routes::InstanceEndpoint;
@@ -25,6 +26,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a restarted agent says nothing about its instances while it cannot work out what shall run.
 const KNOWN_LIMIT: Duration = Duration::from_secs(3);
+/// How long looking for a container engine may take.
+const ENGINE_LIMIT: Duration = Duration::from_secs(2);
 /// How long reading what an instance logged may take.
 const LOGS_LIMIT: Duration = Duration::from_secs(5);
 
@@ -191,6 +194,10 @@ struct Wanted {
 async fn wanted(shared: &Shared, placement: &Placement, generation: u64) -> Result<Wanted, String> {
     let system = shared.system.borrow().clone();
     let mut routes: Option<Known> = None;
+    let engine = match system.services.values().any(|service| service.image.is_some()) {
+        true => find_engine().await?,
+        false => None,
+    };
     let mut wanted = Wanted { specs: vec![], unclear: BTreeMap::new() };
     for (name, service) in &system.services {
         let placed = placement.get(name).into_iter().flatten();
@@ -203,6 +210,7 @@ async fn wanted(shared: &Shared, placement: &Placement, generation: u64) -> Resu
             let known = routes.as_ref().ok_or("no routes")?;
             match spec(shared, &system, name, service, &id, place, known) {
                 Ok(mut spec) => {
+                    spec.container = container(service, &spec, &engine);
                     spec.replace = place.renew >= generation;
                     spec.hold = hold.clone();
                     wanted.specs.push(spec);
@@ -212,6 +220,22 @@ async fn wanted(shared: &Shared, placement: &Placement, generation: u64) -> Resu
         }
     }
     Ok(wanted)
+}
+
+/// The container engine of this node, looked for anew each time: it may have been installed meanwhile.
+async fn find_engine() -> Result<Option<Engine>, String> {
+    effects::disposable::run("find engine", ENGINE_LIMIT, Engine::find)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// The container that an instance is, if it is one. Its `spec.user` is whom its health commands run as on the node; whom
+/// it runs as itself is said by its image unless the file does, root too.
+fn container(service: &Service, spec: &InstanceSpec, engine: &Option<Engine>) -> Option<Container> {
+    let image = service.image.clone()?;
+    let named = service.user.as_ref().filter(|_| rustix::process::geteuid().is_root());
+    let user = named.and_then(|_| spec.user.clone().or_else(|| OsUser::current().ok()));
+    Some(Container { image, engine: engine.clone(), user })
 }
 
 /// What the first start of a service's instances still waits for.
@@ -282,7 +306,7 @@ fn spec(
     };
     let fill = |text: &String| expand(text, &with).map_err(|error| format!("{id}: {error}"));
     let mut command = service.command.iter().map(fill).collect::<Result<Vec<_>, _>>()?;
-    if let Some(program) = command.first_mut() {
+    if let Some(program) = command.first_mut().filter(|_| service.image.is_none()) {
         *program = in_home(&home, program);
     }
     let env = service
@@ -293,6 +317,7 @@ fn spec(
     Ok(InstanceSpec {
         service: name.clone(),
         command,
+        container: None,
         env,
         cwd,
         user: user(service.user.as_ref(), &shared.me)?,

@@ -360,11 +360,13 @@ async fn fill_in(
     }
     let env = job.env.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
     let facts = [("timeout_s", json!(job.timeout.as_secs())), ("memory", json!(job.memory))];
+    let runs_as = user(job.user.as_ref(), &shared.me)?;
     Ok(Launch {
         key: process_key(key),
         command,
         env: env.collect::<Result<_, String>>()?,
-        user: user(job.user.as_ref(), &shared.me)?,
+        owner: runs_as.clone(),
+        user: runs_as,
         log: log_of(shared, key),
         cwd,
         memory: job.memory,

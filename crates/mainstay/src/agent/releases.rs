@@ -105,6 +105,14 @@ fn ordered(
             "release it where it runs",
         ));
     }
+    if let Some(image) = &config.image {
+        return Err(refused(
+            format!("{name} runs from the image {image}, not from an artefact"),
+            format!(
+                "name another one in `services.{name}.image` and apply that: instances are replaced one after another"
+            ),
+        ));
+    }
     if !config.needs_release() {
         return Err(refused(
             format!(

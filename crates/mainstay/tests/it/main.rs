@@ -6,6 +6,7 @@ mod before;
 mod certificates;
 mod check;
 mod cli;
+mod containers;
 mod external;
 mod histories;
 mod jobs;

@@ -61,6 +61,7 @@ codes! {
     InvalidPath "invalid-path" "A path of the wrong form.",
     InvalidHost "invalid-host" "A text that cannot be the name of a host.",
     InvalidRange "invalid-range" "A text that is not a range of IP addresses.",
+    InvalidImage "invalid-image" "A text that cannot be the name of an image.",
     InvalidEnvironment "invalid-environment" "A name that cannot be an environment variable.",
     EmptyCommand "empty-command" "A command without a program.",
     UnknownPlaceholder "unknown-placeholder" "A placeholder that does not exist or does not fit.",

@@ -116,7 +116,9 @@ impl System {
                 Probe::Command { command } => command.first_mut(),
                 Probe::Http { .. } | Probe::Tcp | Probe::Process => None,
             });
-            for program in service.command.first_mut().into_iter().chain(probe).chain(ready) {
+            // What an image is given is no program of the node.
+            let own = service.command.first_mut().filter(|_| service.image.is_none());
+            for program in own.into_iter().chain(probe).chain(ready) {
                 resolve_program(program, folder);
             }
         }

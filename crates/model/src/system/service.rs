@@ -15,8 +15,12 @@ use crate::{DatabaseName, JobName, NodeName, ServiceName, SiteName};
 /// A stateless application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Program and arguments, with placeholders. Empty only with `addresses`.
+    /// Program and arguments, with placeholders; with `image` what its entry point is given. Empty only with `image` or
+    /// `addresses`.
     pub command: Vec<String>,
+    /// The image from which it runs as a container; `None`: it is a program of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Where it runs that nobody here starts or supervises: then requests are routed there, and nothing else is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<ExternalAddress>,
@@ -33,7 +37,8 @@ pub struct Service {
     /// How long an instance may take to end after SIGTERM before SIGKILL.
     #[serde(with = "duration")]
     pub stop_grace: Duration,
-    /// The operating system user it runs as when the agent is root; `None`: the agent's own user, or `nobody` for root.
+    /// The operating system user it runs as when the agent is root; `None`: the agent's own user, or `nobody` for root; with
+    /// `image` whomever that names.
     pub user: Option<String>,
     /// How requests are spread over its instances.
     #[serde(default)]

@@ -139,7 +139,7 @@ impl Comparison<'_> {
             ["scale", ..] => says(Impact::None, "their number follows the load by it from now on"),
             ["release", ..] => says(Impact::None, "it holds for the next release"),
             ["stop_grace"] => says(Impact::None, "it holds when an instance stops next"),
-            ["command" | "ports" | "user" | "env" | "memory", ..] => says(
+            ["command" | "image" | "ports" | "user" | "env" | "memory", ..] => says(
                 Impact::Rolling,
                 "instances are replaced one after another; a new one must be healthy before an old one stops",
             ),

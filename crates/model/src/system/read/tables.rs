@@ -166,12 +166,17 @@ table! {
 }
 
 table! {
-    /// A stateless application. It needs either `command` or `addresses`.
-    #[schemars(extend("oneOf" = [{ "required": ["command"] }, { "required": ["addresses"] }]))]
+    /// A stateless application. It needs `command`, `image` or `addresses`.
+    #[schemars(extend("anyOf" = [{ "required": ["command"] }, { "required": ["image"] }, { "required": ["addresses"] }]))]
     ServiceTable {
         /// Program and arguments, with placeholders. A relative path is taken from the directory of this file.
         #[schemars(extend("examples" = [["./shop", "--listen", "{address}:{port}"]]))]
         command: Vec<At<String>>,
+        /// The image from which its instances run, as containers of podman, or of docker on nodes without podman. They use the
+        /// node's network and listen on `{port}` like programs; `command` then is what the image's entry point is given.
+        /// Another image here replaces them one after another.
+        #[schemars(extend("examples" = ["registry.example/shop:1.4.2"]))]
+        image: String,
         /// Where others run it: requests are routed there, and every node's proxy asks each address for its `health` (without
         /// that section, for a TCP connection). Nobody starts, restarts or limits what answers there. Addresses below the
         /// name of a site are nearer to that site.
@@ -198,7 +203,7 @@ table! {
         /// How long an instance may take to finish after SIGTERM before it is killed.
         #[schemars(extend("default" = "10s"))]
         stop_grace: HumanDuration,
-        /// The operating system user it runs as when the agent is root. Without it `nobody`.
+        /// The operating system user it runs as when the agent is root. Without it `nobody`, with `image` whom that names.
         user: String,
         /// What its instances speak on their port: `http` is HTTP/1.1, `h2` is HTTP/2 without asking (as gRPC servers do),
         /// `tcp` is anything: connections are passed on as they are. `health.http` asks with HTTP/1.1 in any case.

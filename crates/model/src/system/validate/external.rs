@@ -28,6 +28,7 @@ impl Check<'_, '_> {
         self.check_not_run(name, table);
         let service = Service {
             command: vec![],
+            image: None,
             addresses: self.addresses(name, table, system),
             instances: 0,
             placement: Placement::default(),
@@ -109,6 +110,16 @@ impl Check<'_, '_> {
             .hint("keep one of them, or make two services of it")
             .other(command, "the command");
         }
+        if let (Some(image), Some(addresses)) = (table.image.span(), table.addresses.span()) {
+            self.error(
+                Code::KeyWithoutEffect,
+                addresses,
+                format!("the service `{name}` has both `image` and `addresses`"),
+            )
+            .why("its instances are either started here or run by others")
+            .hint("keep one of them, or make two services of it")
+            .other(image, "the image");
+        }
         let health = table.health.given().map(|at| &at.value);
         let traffic = table.traffic.given().map(|at| &at.value);
         let keys = [
@@ -129,7 +140,7 @@ impl Check<'_, '_> {
             ("traffic.weights", traffic.and_then(|traffic| traffic.weights.span())),
         ];
         for (key, span) in keys {
-            if let Some(span) = span.filter(|_| table.command.is_absent()) {
+            if let Some(span) = span.filter(|_| table.command.is_absent() && table.image.is_absent()) {
                 self.error(
                     Code::KeyWithoutEffect,
                     span,

@@ -6,6 +6,7 @@
 mod carriage;
 mod databases;
 mod external;
+mod images;
 mod jobs;
 mod names;
 mod nodes;

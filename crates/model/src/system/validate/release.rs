@@ -20,8 +20,11 @@ impl Check<'_, '_> {
     /// Reports what a service says of releases that it cannot have.
     pub(super) fn check_releasing(&mut self, name: &str, table: &ServiceTable, service: &Service) {
         let before = table.release.given().and_then(|release| release.value.before.span());
-        let Some(span) = before.filter(|_| !service.needs_release() && !service.command.is_empty()) else {
-            return;
+        let runs = !service.command.is_empty() || service.image.is_some();
+        let Some(span) = before.filter(|_| runs && !service.needs_release()) else { return };
+        let hint = match service.image {
+            Some(_) => "remove the key: what an image brings is released by naming another `image`",
+            None => "put {release} into the command, such as \"{release}/bin/app\", or remove the key",
         };
         self.error(
             Code::KeyWithoutEffect,
@@ -29,7 +32,7 @@ impl Check<'_, '_> {
             format!("`release.before` has no effect on the service `{name}`"),
         )
         .why("neither its command nor its environment names {release}, so that it has no releases")
-        .hint("put {release} into the command, such as \"{release}/bin/app\", or remove the key");
+        .hint(hint);
     }
 
     /// Reports a job that runs from a release of nothing, or of one of several services.

@@ -33,11 +33,11 @@ impl Check<'_, '_> {
         if !table.addresses.is_absent() {
             return self.external_service(entry, table, system);
         }
-        if table.command.is_absent() && entry.body.is_some() {
+        if table.command.is_absent() && table.image.is_absent() && entry.body.is_some() {
             self.error(
                 Code::MissingKey,
                 &entry.span,
-                format!("the service `{name}` has neither `command` nor `addresses`"),
+                format!("the service `{name}` has no `command`, `image` or `addresses`"),
             )
             .why("there is nothing to run, and nothing to route to")
             .paste("write", "command = [\"./shop\", \"--listen\", \"{address}:{port}\"]");
@@ -57,6 +57,7 @@ impl Check<'_, '_> {
         let service = Service {
             health: self.health(name, table, &command, &env),
             command,
+            image: self.image(name, table),
             addresses: vec![],
             instances,
             placement: self.placement(&runner, system),
