@@ -1,30 +1,15 @@
 //! Certificates of routes in the status of a real system.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::lab::Lab;
 use super::releases::free_port;
 
 const NAME: &str = "certificates-e2e";
 
 /// How long anything may take. A machine under test may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn mainstay(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mainstay")).args(arguments).output().unwrap();
-    let told =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (output.status.code(), told)
-}
-
-struct Down;
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        let _ = mainstay(&["down", NAME]);
-    }
-}
 
 /// Puts a pair for a name in place that counts from and until so many days from now.
 fn put(folder: &Path, name: &str, from: i64, until: i64) {
@@ -41,10 +26,10 @@ fn put(folder: &Path, name: &str, from: i64, until: i64) {
 
 /// The status, as soon as it says all of this.
 #[track_caller]
-fn says(words: &[&str]) -> String {
+fn says(lab: &Lab, words: &[&str]) -> String {
     let begun = Instant::now();
     loop {
-        let (_, told) = mainstay(&["status", "--system", NAME]);
+        let (_, told) = lab.mainstay(&["status"]);
         if words.iter().all(|words| told.contains(words)) {
             return told;
         }
@@ -68,31 +53,33 @@ fn the_status_tells_of_certificates_that_clients_refuse_or_soon_will() {
          tls = {{ certificate = \"{directory}/tls.crt\", key = \"{directory}/tls.key\" }}\n"
     );
     std::fs::write(&path, text).unwrap();
-    let _down = Down;
-    let (code, told) = mainstay(&["up", path.to_str().unwrap()]);
-    assert_eq!(code, Some(0), "{told}");
+    let lab = Lab::up(NAME, &path);
 
     println!(
         "{}",
-        says(&[
-            "is degraded: the certificate of the route public ends in 10 days",
-            "Certificates",
-            ", in 10 days",
-            "put a new certificate with its key in their place"
-        ])
+        says(
+            &lab,
+            &[
+                "is degraded: the certificate of the route public ends in 10 days",
+                "Certificates",
+                ", in 10 days",
+                "put a new certificate with its key in their place"
+            ]
+        )
     );
     put(folder.path(), "shop.example", -1, 89);
-    let told = says(&[", in 89 days", "is healthy"]);
+    let told = says(&lab, &[", in 89 days", "is healthy"]);
     assert!(!told.contains("What is wrong"), "{told}");
     put(folder.path(), "other.example", -1, 89);
-    says(&["is not for shop.example: clients refuse it there"]);
+    says(&lab, &["is not for shop.example: clients refuse it there"]);
     put(folder.path(), "shop.example", -90, -1);
-    says(&["is down: the certificate of the route public has ended"]);
+    says(&lab, &["is down: the certificate of the route public has ended"]);
     put(folder.path(), "shop.example", -1, 89);
-    says(&["is healthy"]);
+    says(&lab, &["is healthy"]);
     std::fs::write(folder.path().join("tls.key"), "rubbish").unwrap();
-    let told = says(&["the route public cannot use a file: TLS: ", "what was read before stays in use"]);
+    let told =
+        says(&lab, &["the route public cannot use a file: TLS: ", "what was read before stays in use"]);
     assert!(told.contains(", in 89 days"), "{told}");
-    let (code, _) = mainstay(&["status", "--check", "--system", NAME]);
+    let (code, _) = lab.mainstay(&["status", "--check"]);
     assert_eq!(code, Some(4));
 }

@@ -11,6 +11,7 @@ mod external;
 mod histories;
 mod jobs;
 mod joining;
+mod lab;
 mod parameters;
 mod releases;
 mod scaling;

@@ -90,12 +90,17 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn begin(at: SocketAddr, page: &'static str) -> Self {
+        Self::of(CLIENTS, at, page)
+    }
+
+    /// So many clients, and therefore at most as many requests under way.
+    pub(super) fn of(clients: usize, at: SocketAddr, page: &'static str) -> Self {
         let (ends, ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = |number: usize| {
             let (ends, ok) = (Arc::clone(&ends), Arc::clone(&ok));
             std::thread::spawn(move || client(at, page, number, &ends, &ok))
         };
-        let clients = (0..CLIENTS).map(client).collect();
+        let clients = (0..clients).map(client).collect();
         Self { ends, ok, clients }
     }
 

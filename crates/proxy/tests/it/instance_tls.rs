@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use model::routes::InstanceRouteState::Ready;
 use model::routes::{Route, RouteTarget};
 use model::system::{Carriage, InstanceTls, Protocol};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::agent::{Agent, LONG, Proxy, free_address, instance, service_route};
-use crate::peer::{Client, Instance, Pair, whole};
+use crate::client::Wire;
+use crate::peer::{Client, Instance, Pair, acceptor, whole};
 
 /// A route to instances that show a certificate for `name`, signed by who signed the pair's.
 fn route(
@@ -57,6 +60,41 @@ async fn instances_are_spoken_to_by_tls_with_either_version() {
         assert_eq!(instance.connections(), 1, "the connection is kept");
         assert_eq!(agent.report().await.routes.remove(0).troubles, [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn a_websocket_is_tunnelled_over_tls() {
+    let (proxy, listen, pair) = (Proxy::start(), free_address(), Pair::new(&["web.internal"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut agent = proxy.agent().await;
+    let at = vec![instance("web-1", listener.local_addr().unwrap(), Ready)];
+    let mut route = service_route("public", listen, Protocol::Http, at, Carriage::default());
+    if let RouteTarget::Service(target) = &mut route.target {
+        target.tls = Some(InstanceTls { ca: pair.certificate(), name: Some("web.internal".to_owned()) });
+    }
+    agent.apply(1, vec![route]).await;
+    let mut client = Wire::connect(listen).await;
+    client
+        .send("GET /chat HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut server = acceptor(&pair, false).accept(stream).await.unwrap();
+    let mut head = vec![];
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(server.read_u8().await.unwrap());
+    }
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi";
+    server.write_all(switched.as_bytes()).await.unwrap();
+    server.flush().await.unwrap();
+    assert_eq!(client.read().await.unwrap().status(), 101);
+    assert_eq!(client.exactly(2).await.unwrap(), "hi");
+    client.send("ping").await;
+    let mut heard = [0; 4];
+    server.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"ping");
+    server.write_all(b"pong").await.unwrap();
+    server.flush().await.unwrap();
+    assert_eq!(client.exactly(4).await.unwrap(), "pong");
 }
 
 #[tokio::test]

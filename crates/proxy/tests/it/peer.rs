@@ -69,14 +69,7 @@ impl Instance {
 
     /// One that speaks TLS, with HTTP/2 or HTTP/1.1, and shows the pair's certificate.
     pub(crate) async fn secure(pair: &Pair, is_http2: bool) -> Self {
-        let chain = CertificateDer::pem_file_iter(pair.certificate()).unwrap().map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_file(pair.key()).unwrap();
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let builder = ServerConfig::builder_with_provider(provider.into());
-        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let mut config = builder.with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = vec![if is_http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        Self::begin(is_http2, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::begin(is_http2, Some(acceptor(pair, is_http2))).await
     }
 
     async fn start(is_http2: bool) -> Self {
@@ -293,6 +286,18 @@ pub(crate) async fn shake_hands(
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+}
+
+/// What an instance shakes hands with.
+pub(crate) fn acceptor(pair: &Pair, is_http2: bool) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(pair.certificate()).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(pair.key()).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let builder = ServerConfig::builder_with_provider(provider.into());
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![if is_http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A certificate and its key, in files.
