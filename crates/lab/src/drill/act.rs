@@ -73,6 +73,8 @@ pub enum Shows {
     SilentAgent,
     /// The client's connection, which goes through the node, ends.
     EndedConnection,
+    /// Other processes of the primary than before send its log.
+    OtherSenders,
     /// Of what the prober asks the node's member while the fault lasts, so many of a hundred answers take so long.
     Late {
         /// How many of a hundred, at least.

@@ -1,6 +1,6 @@
 //! The table that drills write to, and the statements on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -100,6 +100,12 @@ pub(crate) async fn log_end(session: &Session) -> Result<String, Refusal> {
     let done = session.run("select pg_current_wal_flush_lsn()", PATIENCE).await?;
     let text = done.rows.first().and_then(|row| row.get(0)).map(str::to_owned);
     text.ok_or_else(|| Refusal::Uncertain("the primary did not say where its log ends".to_owned()))
+}
+
+/// Which processes of the primary send its log to somebody.
+pub(crate) async fn senders(session: &Session) -> Result<BTreeSet<String>, Refusal> {
+    let done = session.run("select pid from pg_stat_replication", PATIENCE).await?;
+    Ok(done.rows.iter().filter_map(|row| row.get(0)).map(str::to_owned).collect())
 }
 
 /// Whether a standby has replayed up to `log_end`; a primary always has.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::act::Act;
+use super::super::act::{Act, Shows};
 use super::super::catalogue::{Drill, Layer};
 use super::super::plan::{Change, Expectation, Manner, failover, nothing_happens};
 use super::super::step::Step;
@@ -21,6 +21,7 @@ static END_SESSIONS: Act = Act {
     name: "end-sessions",
     words: "end all sessions of clients on {}",
     means: "pg_terminate_backend() for every client backend",
+    shows: Shows::EndedConnection,
     inject: |lab, database, node| {
         lab.run_sql(
             node,
@@ -36,6 +37,7 @@ pub(in super::super) static END_REPLICATION: Act = Act {
     name: "end-replication",
     words: "end all WAL senders on {}",
     means: "pg_terminate_backend() for every WAL sender",
+    shows: Shows::OtherSenders,
     inject: |lab, database, node| {
         lab.run_sql(
             node,
@@ -58,6 +60,7 @@ static DROP_SLOTS: Act = Act {
     name: "drop-slots",
     words: "drop all replication slots on {}",
     means: "pg_terminate_backend() for who uses them, then pg_drop_replication_slot()",
+    shows: Shows::OtherSenders,
     inject: |lab, database, node| {
         lab.run_sql(
             node,

@@ -82,7 +82,12 @@ pub(super) static DRILLS: &[Drill] = &[
     Drill {
         name: "line-cut-second",
         summary: "cuts the second line of all nodes",
-        expectation: nothing_happens("nothing happens: everything goes over the first line"),
+        expectation: Expectation {
+            must_notice: true,
+            ..nothing_happens(
+                "clients notice nothing: everything goes over the first line; status names the dead one",
+            )
+        },
         acts: |cast| cast.on_all(&CUT_SECOND_LINE),
         ..SITE
     },
@@ -97,7 +102,6 @@ pub(super) static DRILLS: &[Drill] = &[
 
 const LINE_CUT: Expectation = Expectation {
     primary: Change::Any,
-    must_notice: false,
     outage: Some(Duration::from_secs(2)),
     worst: 1,
     ..failover("everything goes on over the other line", 2000)

@@ -7,7 +7,7 @@ mod verdict;
 mod watch;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tokio_postgres::Config;
 
+use super::act::Shows;
 use super::catalogue::Drill;
 use super::client::{Client, Ids, Target, WRITE_EVERY};
 use super::history::{History, Member};
@@ -274,7 +275,9 @@ async fn once(
         true => Ok("it says so".to_owned()),
         false => apply(step).await,
     };
+    let senders = senders(&stage, options).await;
     let course = play(&stage, options, &mut watch, &act).await;
+    let same_senders = self::senders(&stage, options).await.intersection(&senders).count();
     let Stage { plan, cast, before, name, client, prober, workloads } = stage;
     let writes = client.stop().await.map_err(DrillError::NoLoad)?;
     let mut history: History = prober.stop().await.map_err(DrillError::NoLoad)?;
@@ -299,7 +302,16 @@ async fn once(
         copies: &copies,
         unread: &unread,
         workloads: &workloads,
+        same_senders,
     }))
+}
+
+/// The processes that send the primary's log, where it matters which; none where nobody says so, as beside another fault.
+async fn senders(stage: &Stage, options: &Options) -> BTreeSet<String> {
+    if !stage.plan.fault.iter().any(|step| step.shows() == Shows::OtherSenders) {
+        return BTreeSet::new();
+    }
+    readers::senders(options, &stage.before).await.unwrap_or_default()
 }
 
 /// The system's state once nothing is missing. What is just coming to rest is waited for; what stays missing refuses.

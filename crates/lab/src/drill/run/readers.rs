@@ -1,6 +1,6 @@
 //! The table before and after the run: made and read through the route, read again at every member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -59,6 +59,16 @@ pub(super) async fn remove_table(options: &Options, view: &SystemView) -> Result
         table::remove(&session)
             .await
             .map_err(|e| format!("the schema mainstay_drill could not be removed: {e}"))
+    })
+    .await
+}
+
+/// The processes that send the primary's log, as the route has them.
+pub(super) async fn senders(options: &Options, view: &SystemView) -> Result<BTreeSet<String>, String> {
+    let (entries, login) = (route(view), options.login.clone());
+    inside(options, async move {
+        let session = primary(&entries, &login).await?;
+        table::senders(&session).await.map_err(|e| format!("nobody says who sends log: {e}"))
     })
     .await
 }

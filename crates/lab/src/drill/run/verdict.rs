@@ -37,6 +37,8 @@ pub(super) struct Case<'a> {
     pub(super) copies: &'a [Copy],
     pub(super) unread: &'a [String],
     pub(super) workloads: &'a [Judged],
+    /// How many processes that were to be ended send log as before.
+    pub(super) same_senders: usize,
 }
 
 /// The run's measurements and whether it passed.
@@ -250,7 +252,7 @@ fn fault_failures(case: &Case<'_>) -> Vec<String> {
     failures
 }
 
-/// That an agent which was killed is another one now, one that was stopped did not answer, and a killed proxy's connections ended.
+/// That an agent which was killed is another one now, one that was stopped did not answer, and connections that were to end did.
 fn process_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
     let Course { begun, struck, healing, .. } = *case.course;
     let node = step.nodes().first()?;
@@ -273,6 +275,9 @@ fn process_untouched(case: &Case<'_>, step: &Step) -> Option<String> {
         }
         Shows::EndedConnection => (case.course.reconnects == 0)
             .then(|| format!("the client's connection through {node} lived on: nobody ended it")),
+        Shows::OtherSenders => (case.same_senders > 0).then(|| {
+            format!("{} WAL senders of {node} are those of before: nobody ended them", case.same_senders)
+        }),
         Shows::Silence | Shows::Nothing | Shows::Late { .. } | Shows::Pause(_) => None,
     }
 }
@@ -319,7 +324,8 @@ fn links_untouched(case: &Case<'_>, step: &Step) -> Vec<String> {
         | Shows::Silence
         | Shows::AnotherAgent
         | Shows::SilentAgent
-        | Shows::EndedConnection => None,
+        | Shows::EndedConnection
+        | Shows::OtherSenders => None,
     };
     step.nodes().iter().filter_map(missed).collect()
 }

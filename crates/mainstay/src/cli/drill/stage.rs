@@ -246,11 +246,25 @@ impl Stage {
         (tenure.term == record.term && tenure.sync_applied.is_some()).then(|| primary.clone())
     }
 
+    /// One of several lines over which the leader does not reach a node.
+    fn dead_line(&self, overview: &Overview) -> Option<String> {
+        let others = overview.nodes.iter().filter(|(name, _)| **name != overview.node);
+        others.filter_map(|(name, seen)| Some((name, &self.system.nodes.get(name)?.lines, seen))).find_map(
+            |(name, lines, seen)| {
+                let dead = lines.keys().find(|line| lines.len() > 1 && !seen.lines.contains(*line))?;
+                Some(format!("node {name} is not reached over line {dead}"))
+            },
+        )
+    }
+
     /// What is missing from full redundancy.
     fn missing(&self, overview: &Overview) -> Option<String> {
         if let Some((node, _)) = overview.nodes.iter().find(|(_, node)| node.silent.is_some() || !node.heard)
         {
             return Some(format!("node {node} is not heard"));
+        }
+        if let Some(dead) = self.dead_line(overview) {
+            return Some(dead);
         }
         let Some(record) = overview.databases.get(&self.name) else {
             return Some("there is no database".to_owned());

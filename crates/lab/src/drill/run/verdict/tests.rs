@@ -18,6 +18,7 @@ struct Forged {
     copies: Vec<Copy>,
     unread: Vec<String>,
     workloads: Vec<Judged>,
+    same_senders: usize,
 }
 
 fn at(ms: u64) -> Moment {
@@ -79,6 +80,7 @@ fn green() -> Forged {
         copies: ["the route", "member a"].map(|r| Copy { reader: r.to_owned(), rows: rows.clone() }).into(),
         unread: Vec::new(),
         workloads: Vec::new(),
+        same_senders: 0,
     }
 }
 
@@ -97,7 +99,21 @@ fn judged(forged: &Forged) -> Run {
         copies: &forged.copies,
         unread: &forged.unread,
         workloads: &forged.workloads,
+        same_senders: forged.same_senders,
     })
+}
+
+#[test]
+fn what_was_to_end_must_have_ended() {
+    let forged = |drill, same_senders, reconnects| {
+        let green = green();
+        Forged { drill, same_senders, course: Course { reconnects, ..green.course }, ..green }
+    };
+    let says = |forged: &Forged, words: &str| judged(forged).failures.iter().any(|why| why.contains(words));
+    assert!(says(&forged(drill("replication-end"), 1, 0), "1 WAL senders of a are those of before"));
+    assert!(!says(&forged(drill("replication-end"), 0, 0), "WAL senders"));
+    assert!(says(&forged(drill("sessions-end"), 0, 0), "lived on: nobody ended it"));
+    assert!(!says(&forged(drill("sessions-end"), 0, 1), "lived on"));
 }
 
 /// Changes the green run and demands that this sentence, and no other, says why it is red.
